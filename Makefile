@@ -1,0 +1,50 @@
+# The doors of this project; `make help` lists them. Every door does the set-up it needs.
+# PIP_ARGS is handed to pip, PYTHON chooses the interpreter, PICOJEPA_PROFILE the size of the experiment.
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/ready
+
+# Jupyter and Matplotlib want a writable home; without one they get a folder of ours.
+ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
+export HOME := $(CURDIR)/.venv/home
+endif
+
+.PHONY: help setup doctor test book lab lint mutants experiments clean
+.DEFAULT_GOAL := help
+
+help:  ## list these doors
+	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml requirements.lock tools/setup.sh
+	@bash tools/setup.sh $(PIP_ARGS)
+	@touch $@
+
+setup: $(STAMP)  ## make .venv with the pinned packages and look for FFmpeg (the other doors do it too)
+
+doctor: $(STAMP)  ## print versions, decode one clip, name what is wrong and how to mend it
+	@$(BIN)/python tools/doctor.py
+
+test: $(STAMP)  ## run the tests; chapters run in the profile smoke
+	@$(BIN)/python -m pytest -q
+
+book: $(STAMP)  ## run every notebook and build the book to _build/html; any warning is an error
+	$(BIN)/jupyter-book build book -W -n --keep-going
+	@echo "The book is at _build/html/index.html"
+
+lab: $(STAMP)  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter-lab --notebook-dir=book
+
+lint: $(STAMP)  ## style, types and spelling
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+
+mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and show that the tests notice
+	$(BIN)/python tools/mutants.py
+
+experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
+	$(BIN)/python tools/experiments.py
+
+clean:  ## remove the built book and its cache of executed notebooks
+	rm -rf _build

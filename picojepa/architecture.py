@@ -1,0 +1,185 @@
+"""The three networks of a JEPA: context encoder, target encoder (the same class) and predictor.
+
+Letters: B clips, C channels, T frames, H, W pixels, N tokens, D width of the encoder, P width of the predictor.
+
+Book: chapter 3.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picojepa.config import Settings
+
+
+def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
+    """Cut clips into tubelets and flatten each.
+
+    Args:
+        clips: (B, C, T, H, W).
+        tubelet: frames per token.
+        patch: pixels per token, in height and width.
+
+    Returns:
+        (B, N, C * tubelet * patch * patch) with tokens in the order (time, row, column).
+    """
+    batch, channels, frames, height, width = clips.shape
+    grid = clips.reshape(batch, channels, frames // tubelet, tubelet, height // patch, patch, width // patch, patch)
+    return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, -1, channels * tubelet * patch * patch)  # (B, N, pixels)
+
+
+def sine_cosine_positions(grid: tuple[int, int, int], width: int) -> Tensor:
+    """Fixed positions: for each axis a share of the width, half sines and half cosines.
+
+    Returns:
+        (N, width) for N = product of the grid (time slices, rows, columns).
+
+    Source: V-JEPA section 3 ("3-D sine-cosine positional embeddings"). Book: chapter 3.
+    """
+    side = width // 6 * 2  # rows and columns get a third each, time the rest
+    sizes = (width - 2 * side, side, side)
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in grid), indexing="ij")
+    parts = []
+    for size, axis in zip(sizes, axes, strict=True):
+        frequency = 10_000.0 ** -(torch.arange(size // 2) / (size // 2))
+        angle = axis.reshape(-1, 1) * frequency  # (N, size / 2)
+        parts += [angle.sin(), angle.cos()]
+    return torch.cat(parts, dim=1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention over all tokens of a clip: (B, N, D) -> (B, N, D)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every token look at every other token of its clip."""
+        batch, tokens, width = x.shape
+        qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: attention, then a two-layer network, each with a residual."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = int(width * mlp_ratio)
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
+        self.norm2, self.mlp = (
+            nn.LayerNorm(width),
+            nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, N, D) -> (B, N, D)."""
+        x = x + self.attention(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+def gather_tokens(x: Tensor, numbers: Tensor) -> Tensor:
+    """Pick tokens by number: (B, N, D) and (B, M) -> (B, M, D)."""
+    return x.gather(1, numbers.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+
+class Encoder(nn.Module):
+    """Vision Transformer over tubelets; context encoder and target encoder are both of this class.
+
+    Source: pico-JEPA section 3; 3 413 568 parameters in the paper's geometry. Book: chapter 3.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        model = settings.model
+        self.patch, self.tubelet = model.patch, model.tubelet
+        self.embed = nn.Linear(3 * model.tubelet * model.patch**2, model.width)
+        self.positions = nn.Parameter(sine_cosine_positions(settings.grid, model.width))  # learned, from a fixed start
+        self.blocks = nn.ModuleList(Block(model.width, model.heads, model.mlp_ratio) for _ in range(model.depth))
+        self.norm = nn.LayerNorm(model.width)
+        initialise(self)
+
+    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+        """Encode clips; hidden tokens are dropped before the first block.
+
+        Args:
+            clips: (B, 3, T, H, W), normalised.
+            keep: token numbers to encode, (B, M); all tokens if None.
+
+        Returns:
+            (B, M, D), or (B, N, D) for all tokens.
+
+        Raises:
+            ValueError: the clips give another number of tokens than the positions.
+        """
+        x = patchify(clips, self.tubelet, self.patch)  # (B, N, pixels)
+        if x.shape[1] != len(self.positions):
+            raise ValueError(
+                f"clips of shape {tuple(clips.shape)} give {x.shape[1]} tokens; "
+                f"this encoder was made for {len(self.positions)}"
+            )
+        positions = self.positions.expand(len(x), -1, -1)  # (B, N, D)
+        if keep is not None:
+            x, positions = gather_tokens(x, keep), gather_tokens(positions, keep)  # (B, M, ...)
+        x = self.embed(x) + positions
+        for block in self.blocks:
+            x = block(x)
+        return self.norm(x)
+
+
+class Predictor(nn.Module):
+    """Narrow Transformer that guesses the target's features from the context's features.
+
+    Source: V-JEPA section 3 (narrow predictor, mask token, fixed positions). Book: chapter 3.
+    """
+
+    positions: Tensor
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        model = settings.model
+        self.enter = nn.Linear(model.width, model.predictor_width)
+        self.mask_token = nn.Parameter(torch.zeros(model.predictor_width))
+        self.register_buffer("positions", sine_cosine_positions(settings.grid, model.predictor_width))
+        self.blocks = nn.ModuleList(
+            Block(model.predictor_width, model.predictor_heads, model.mlp_ratio) for _ in range(model.predictor_depth)
+        )
+        self.norm = nn.LayerNorm(model.predictor_width)
+        self.leave = nn.Linear(model.predictor_width, model.width)
+        initialise(self)
+
+    def forward(self, context: Tensor, context_numbers: Tensor, target_numbers: Tensor) -> Tensor:
+        """Predict the features of hidden tokens.
+
+        Args:
+            context: encoded visible tokens, (B, M, D).
+            context_numbers: where they are, (B, M).
+            target_numbers: which tokens to predict, (B, K).
+
+        Returns:
+            (B, K, D).
+        """
+        x = self.enter(context) + self.positions[context_numbers]  # (B, M, P)
+        questions = self.mask_token + self.positions[target_numbers]  # (B, K, P)
+        x = torch.cat([x, questions], dim=1)  # (B, M + K, P)
+        for block in self.blocks:
+            x = block(x)
+        return self.leave(self.norm(x[:, context.shape[1] :]))
+
+
+def initialise(module: nn.Module) -> None:
+    """Truncated normal weights (standard deviation 0.02) and zero biases in every linear layer below."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Number of trainable parameters."""
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)

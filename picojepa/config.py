@@ -1,0 +1,251 @@
+"""Every number of an experiment as a frozen dataclass, and the one place that reads the environment.
+
+A *profile* says how large the experiment is (``smoke``, ``laptop``, ``paper``), a *recipe* how the
+model is trained. `settings` is the only function that reads ``PICOJEPA_PROFILE`` and
+``PICOJEPA_RECIPE``; everything else receives a `Settings` and makes variants with
+`dataclasses.replace`.
+
+Book: every chapter begins with ``settings()``.
+"""
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+
+CLASSES = (
+    "abseiling",
+    "acting_in_play",
+    "adjusting_glasses",
+    "air_drumming",
+    "alligator_wrestling",
+    "answering_questions",
+    "applauding",
+    "applying_cream",
+    "archaeological_excavation",
+    "archery",
+)
+LABELLED_CLASSES = ("abseiling", "adjusting_glasses", "alligator_wrestling", "archaeological_excavation")
+
+# Videos per class in the paper's published lists, in the order of CLASSES and LABELLED_CLASSES.
+PAPER_PRETRAINING = (957, 749, 590, 892, 610, 548, 667, 559, 661, 970)
+PAPER_LABELLED = (957, 589, 610, 661)
+PAPER_VALIDATION = (48, 48, 48, 50)
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True)
+class StandInConfig:
+    """What the procedural stand-in data set is made of (chapter 1 tells how the difficulty was set)."""
+
+    seed: int = 1
+    scale: float = 0.208  # share of the paper's training lists; validation is never scaled
+    validation_scale: float = 1.0  # share of the validation list, below 1 only for smoke tests
+    scene_correlation: float = 0.2  # probability that a video plays in its action's own scene
+    figure_height: tuple[float, float] = (0.45, 0.65)  # standing body / frame height
+    background_contrast: float = 1.0  # 1: background as contrasty as the clothes
+    seconds: tuple[float, float] = (2.0, 3.0)  # length of a video
+
+    def __post_init__(self) -> None:
+        require(0 < self.scale <= 1, f"scale must lie in (0, 1], not {self.scale}")
+        require(0 <= self.scene_correlation <= 1, f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
+        require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How a clip is cut from a video: C = 3 channels, T = ``frames``, H = W = ``size`` pixels."""
+
+    frames: int = 8
+    size: int = 64  # pixels; frames are squashed to a square
+    frames_per_second: float | None = 8.0  # None: consecutive frames at the video's own rate
+    clips_per_video: int = 4  # training clips kept per video; epoch e uses clip e % clips_per_video
+
+    def __post_init__(self) -> None:
+        require(self.frames > 0 and self.size > 0, "a clip needs at least one frame and one pixel")
+        require(self.clips_per_video > 0, "clips_per_video must be at least 1")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Geometry of encoder and predictor; tokens form a grid (T / tubelet, H / patch, W / patch)."""
+
+    patch: int = 16  # pixels, height and width of a patch
+    tubelet: int = 2  # frames per token
+    width: int = 128  # D, numbers per token
+    depth: int = 4  # encoder blocks
+    heads: int = 4
+    mlp_ratio: float = 3.0
+    predictor_width: int = 64
+    predictor_depth: int = 2
+    predictor_heads: int = 4
+
+    def __post_init__(self) -> None:
+        for width, heads in ((self.width, self.heads), (self.predictor_width, self.predictor_heads)):
+            require(width % heads == 0, f"a width of {width} does not divide into {heads} heads")
+            require(width >= 6 and width % 2 == 0, f"a width of {width} has no room for 3-D sine-cosine positions")
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which cells of the (rows, columns) grid are hidden; see chapter 2."""
+
+    strategy: str = "tube"  # tube | multiblock | causal
+    ratio: float = 0.85  # tube: share of the cells that is hidden in every frame
+    visible_slices: int = 2  # causal: time slices that stay visible
+
+    def __post_init__(self) -> None:
+        known = ("tube", "multiblock", "causal")
+        require(self.strategy in known, f"unknown mask strategy {self.strategy!r}; known: {', '.join(known)}")
+        require(0 < self.ratio < 1, f"the masked share must lie strictly between 0 and 1, not {self.ratio}")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Self-supervised pre-training."""
+
+    clips: int = 96_000  # clips seen in all
+    batch: int = 32  # B, clips per step
+    learning_rate: float = 1e-3  # peak; linear warm-up, then cosine to final_learning_rate
+    final_learning_rate: float = 1e-6
+    warmup: float = 0.1  # share of the steps
+    weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine between
+    ema: tuple[float, float] = (0.97, 1.0)  # momentum of the target encoder, first and last step
+    gradient_clip: float = 1.0  # largest global gradient norm
+    seed: int = 0
+    mask: MaskConfig = field(default_factory=MaskConfig)
+    stop_gradient: bool = True  # False lets the target branch learn: the collapse of chapter 4
+    log_every: int = 25  # steps between two rows of the metrics file
+    checkpoint_every: int = 250  # steps between two checkpoints
+
+    @property
+    def steps(self) -> int:
+        """Number of optimiser steps."""
+        return max(1, self.clips // self.batch)
+
+    def __post_init__(self) -> None:
+        require(self.batch > 0 and self.clips >= self.batch, "clips must be at least one batch")
+        require(0 <= self.ema[0] <= self.ema[1] <= 1, f"EMA momenta must rise within [0, 1], not {self.ema}")
+
+
+@dataclass(frozen=True)
+class ProbeConfig:
+    """Heads on a frozen encoder, and supervised training beside them."""
+
+    epochs: int = 40
+    batch: int = 32
+    learning_rate: float = 1e-2
+    weight_decay: float = 0.05
+    attentive_epochs: int = 20
+    attentive_learning_rate: float = 1e-3
+    supervised_clips: int = 24_000  # clips seen by supervised training from scratch
+    neighbours: int = 10  # k of the k-NN probe
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One whole experiment."""
+
+    profile: str
+    recipe: str = "vjepa"
+    data: StandInConfig = field(default_factory=StandInConfig)
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    collapse_clips: int = 16_000  # length of the run without stop-gradient in chapter 4
+
+    def __post_init__(self) -> None:
+        require(
+            self.clip.size >= self.model.patch,
+            f"frames of {self.clip.size} pixels are smaller than a patch of {self.model.patch}",
+        )
+        require(
+            self.clip.size % self.model.patch == 0,
+            f"{self.clip.size} pixels do not divide into patches of {self.model.patch}",
+        )
+        require(
+            self.clip.frames % self.model.tubelet == 0,
+            f"{self.clip.frames} frames do not divide into tubelets of {self.model.tubelet}",
+        )
+
+    @property
+    def grid(self) -> tuple[int, int, int]:
+        """Token grid: (time slices, rows, columns)."""
+        side = self.clip.size // self.model.patch
+        return self.clip.frames // self.model.tubelet, side, side
+
+    def as_dict(self) -> dict[str, Any]:
+        """Nested plain dictionary, for keys and run cards."""
+        return asdict(self)
+
+
+PROFILES = {
+    "smoke": Settings(
+        profile="smoke",
+        data=StandInConfig(scale=0.012, validation_scale=0.17),
+        clip=ClipConfig(clips_per_video=2),
+        model=ModelConfig(width=32, depth=2, predictor_width=24, predictor_depth=1),
+        training=TrainingConfig(clips=960, batch=16, log_every=5, checkpoint_every=20),
+        probe=ProbeConfig(epochs=10, attentive_epochs=3, supervised_clips=320, neighbours=3),
+        collapse_clips=480,
+    ),
+    "laptop": Settings(profile="laptop"),
+    "paper": Settings(
+        profile="paper",
+        data=StandInConfig(scale=1.0),
+        clip=ClipConfig(frames=8, size=224, frames_per_second=None, clips_per_video=4),
+        model=ModelConfig(width=192, depth=8, heads=8, predictor_width=96, predictor_depth=2, predictor_heads=4),
+        training=TrainingConfig(
+            clips=28_800,
+            batch=10,
+            learning_rate=2e-4,
+            warmup=0.25,
+            weight_decay=(0.04, 0.4),
+            ema=(0.998, 1.0),
+            mask=MaskConfig(ratio=0.75),
+            checkpoint_every=50,
+        ),
+        probe=ProbeConfig(
+            epochs=4,
+            batch=10,
+            learning_rate=1e-4,
+            attentive_epochs=4,
+            attentive_learning_rate=1e-4,
+            supervised_clips=28_800,
+        ),
+        collapse_clips=2_400,
+    ),
+}
+RECIPES = ("vjepa",)
+
+
+def settings(profile: str | None = None, recipe: str | None = None) -> Settings:
+    """The experiment that the environment asks for.
+
+    Args:
+        profile: name in `PROFILES`; default: ``PICOJEPA_PROFILE``, else ``laptop``.
+        recipe: name in `RECIPES`; default: ``PICOJEPA_RECIPE``, else ``vjepa``.
+
+    Raises:
+        ValueError: unknown profile or recipe, with the list of known ones.
+    """
+    profile = profile or os.environ.get("PICOJEPA_PROFILE") or "laptop"
+    recipe = recipe or os.environ.get("PICOJEPA_RECIPE") or "vjepa"
+    require(profile in PROFILES, f"unknown profile {profile!r} (PICOJEPA_PROFILE); known: {', '.join(PROFILES)}")
+    require(recipe in RECIPES, f"unknown recipe {recipe!r} (PICOJEPA_RECIPE); known: {', '.join(RECIPES)}")
+    return PROFILES[profile]
+
+
+def cache_folder() -> Path:
+    """Where generated videos, decoded clips and results are kept (``PICOJEPA_CACHE``, default ``data/cache``)."""
+    return Path(os.environ.get("PICOJEPA_CACHE") or DATA / "cache").expanduser().resolve()

@@ -1,0 +1,319 @@
+"""From video files to tensors: manifests, lists and quarters, reading clips, the store of decoded clips.
+
+Letters: T frames, C = 3 channels, H = W pixels. Clips are stored as uint8 and normalised when used.
+
+Book: chapter 1.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+from torchcodec.decoders import VideoDecoder
+from torchcodec.transforms import Resize
+from tqdm.auto import tqdm
+
+from picojepa import standin, store
+from picojepa.config import CLASSES, LABELLED_CLASSES, ClipConfig, Settings, cache_folder
+
+REQUIRED_COLUMNS = ("path", "label")
+OPTIONAL_COLUMNS = ("split", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")
+SPLITS = ("pretrain", "validation")
+UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on
+MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red, green, blue, as in the paper's code
+STD = (0.229, 0.224, 0.225)
+CHUNK = 64  # videos decoded between two marks of progress
+log = logging.getLogger(__name__)
+
+
+class VideoError(ValueError):
+    """A video file that can not be used; the message holds the path and the reason."""
+
+
+# ---------------------------------------------------------------- lists
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read and check a list of videos.
+
+    Args:
+        path: CSV with the columns ``path`` (relative to the CSV) and ``label``; optional ``split``
+            (``pretrain`` or ``validation``), ``labelled``, ``scene`` and what the generator noted.
+
+    Returns:
+        One row per video with absolute paths, in the order of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: missing or unknown column, unknown split, double path, no rows, a class without training videos.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
+        )
+    table = pd.read_csv(path, dtype={"path": str, "label": str, "split": str})
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    if unknown := [c for c in table.columns if c not in known]:
+        raise ValueError(f"{path}: unknown column {', '.join(unknown)}; known columns: {', '.join(known)}")
+    if missing := [c for c in REQUIRED_COLUMNS if c not in table.columns]:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
+    if table.empty:
+        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
+    if "split" not in table:
+        table["split"] = "pretrain"
+    if wrong := sorted(set(table.split.dropna()) - set(SPLITS)) + ["empty"] * bool(table.split.isna().any()):
+        raise ValueError(f"{path}: unknown split {', '.join(wrong)}; known splits: {', '.join(SPLITS)}")
+    if double := table.path[table.path.duplicated()].tolist():
+        raise ValueError(f"{path}: listed twice: {double[0]}; remove one of the rows")
+    if bare := sorted(set(table.label) - set(table.label[table.split == "pretrain"])):
+        raise ValueError(
+            f"{path}: class without training videos: {', '.join(bare)}; add some or remove its validation videos"
+        )
+    if "labelled" not in table:
+        table["labelled"] = (table.split == "pretrain") & table.label.isin(LABELLED_CLASSES)
+    return table.assign(path=[str((path.parent / p).resolve()) for p in table.path])
+
+
+def stand_in(settings: Settings) -> pd.DataFrame:
+    """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
+    folder = cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
+    standin.generate(settings.data, folder)
+    return read_manifest(folder / "manifest.csv")
+
+
+def quarters(videos: pd.DataFrame) -> pd.Series:
+    """Number of the quarter, 1 to 4, of every labelled training video; 0 for all others.
+
+    Each class is listed in the order of its file names and cut into contiguous runs of ceil(n / 4).
+
+    Source: rule behind pico-JEPA's published lists (its Table 1: 706 / 707 / 707 / 697). Book: chapter 1.
+    """
+    number = pd.Series(0, index=videos.index)
+    for label in LABELLED_CLASSES:
+        of_class = videos[(videos.split == "pretrain") & (videos.label == label)].sort_values("path")
+        run = -(-len(of_class) // 4) or 1
+        number[of_class.index] = np.arange(len(of_class)) // run + 1
+    return number.where(videos.labelled & (videos.split == "pretrain"), 0)
+
+
+def label_numbers(labels: Sequence[str], classes: Sequence[str] = CLASSES) -> Tensor:
+    """Class names as int64 numbers, (n,)."""
+    return torch.tensor([classes.index(label) for label in labels])
+
+
+# ---------------------------------------------------------------- one video
+
+
+def open_video(path: str | Path, size: int | None = None) -> VideoDecoder:
+    """Open a video for reading frames by index or time.
+
+    Args:
+        path: any file that FFmpeg reads.
+        size: squash every frame to this many pixels in height and width while decoding.
+
+    Raises:
+        VideoError: missing, empty or unreadable file, or one without video frames.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise VideoError(f"{path}: no such video file; check the path or generate the data again")
+    if path.stat().st_size == 0:
+        raise VideoError(f"{path}: the file is empty; fetch or generate it again")
+    try:
+        decoder = VideoDecoder(str(path), num_ffmpeg_threads=1, transforms=[Resize((size, size))] if size else None)
+        frames = decoder.metadata.num_frames
+    except (RuntimeError, ValueError) as error:
+        raise VideoError(
+            f"{path}: not readable as video ({_first_line(error)}); remove it from the list or encode it again"
+        ) from error
+    if not frames:
+        raise VideoError(f"{path}: no frames inside; remove it from the list or encode it again")
+    return decoder
+
+
+def clip_times(decoder: VideoDecoder, clip: ClipConfig, position: float) -> np.ndarray:
+    """Times of a clip's frames in seconds, float64 (T,).
+
+    Args:
+        decoder: the video.
+        clip: number of frames, and frames per second (None: the video's own rate).
+        position: 0 for the earliest possible clip, 0.5 for the centre, 1 for the last.
+
+    Times beyond the end are moved to the last frame: a short video is padded with it.
+    """
+    meta = decoder.metadata
+    start, end = float(meta.begin_stream_seconds or 0), float(meta.end_stream_seconds or 0)
+    own_rate = float(meta.average_fps or 25)
+    step = 1 / (clip.frames_per_second or own_rate)
+    last_start = max(start, end - (clip.frames - 1) * step - 1 / own_rate)
+    # The middle of the first frame's display time: rounding can not push a frame to its neighbour.
+    first = start + position * (last_start - start) + 0.5 / own_rate
+    return np.minimum(first + step * np.arange(clip.frames), end - 0.5 / own_rate)
+
+
+def read_clips(path: str | Path, clip: ClipConfig, positions: Sequence[float]) -> Tensor:
+    """Read several clips of one video in one pass.
+
+    Args:
+        path: video file.
+        clip: geometry and sampling.
+        positions: one number from 0 (start) to 1 (end) for every clip.
+
+    Returns:
+        uint8 (len(positions), T, C, H, W).
+
+    Raises:
+        VideoError: the file can not be opened or breaks off while it is read.
+    """
+    decoder = open_video(path, clip.size)
+    times = np.stack([clip_times(decoder, clip, position) for position in positions])
+    try:
+        frames = decoder.get_frames_played_at(times.ravel().tolist()).data
+    except (RuntimeError, IndexError, ValueError) as error:
+        raise VideoError(
+            f"{path}: reading stopped ({_first_line(error)}); remove it from the list or encode it again"
+        ) from error
+    return frames.unflatten(0, times.shape)
+
+
+def normalise(clips: Tensor) -> Tensor:
+    """uint8 (B, T, C, H, W) to float32 (B, C, T, H, W) with ImageNet's mean and standard deviation."""
+    mean = torch.tensor(MEAN, device=clips.device).view(3, 1, 1, 1) * 255
+    std = torch.tensor(STD, device=clips.device).view(3, 1, 1, 1) * 255
+    return (clips.permute(0, 2, 1, 3, 4) - mean) / std
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+
+
+# ---------------------------------------------------------------- all videos
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Decoded clips of a whole list, memory-mapped from disk.
+
+    Attributes:
+        videos: the readable videos, training first; row i belongs to ``centre[i]``.
+        training: random clips of the training videos, uint8 (n_training, clips_per_video, T, C, H, W).
+        centre: the centre clip of every video, uint8 (n, T, C, H, W).
+        skipped: unreadable videos with the reason.
+        digest: key of the data, for results that are made from it.
+    """
+
+    videos: pd.DataFrame
+    training: np.ndarray
+    centre: np.ndarray
+    skipped: pd.DataFrame
+    digest: str
+
+    def select(self, which: pd.Series) -> np.ndarray:
+        """Row numbers of the videos for which a boolean column holds."""
+        return np.flatnonzero(which.to_numpy())
+
+
+def data_digest(videos: pd.DataFrame) -> str:
+    """Digest of labels, splits and file contents."""
+    hashes = videos.sha256 if "sha256" in videos else [file_hash(Path(p)) for p in videos.path]
+    return store.digest(
+        [list(row) for row in zip(hashes, videos.label, videos.split, videos.labelled.astype(str), strict=True)]
+    )
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content, or the word ``missing``."""
+    if not path.is_file():
+        return "missing"
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
+    """Decode every video once and find the clips again next time.
+
+    Args:
+        settings: profile.
+        videos: a list from `read_manifest`; default: the stand-in.
+
+    Raises:
+        ValueError: more than ``UNREADABLE_LIMIT`` of the videos can not be read; the first reasons are listed.
+    """
+    videos = stand_in(settings) if videos is None else videos
+    videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
+    content = data_digest(videos)
+    folder = store.result(
+        "data.clips", {"clip": asdict(settings.clip), "data": content}, partial(_decode_all, videos, settings.clip)
+    )
+    skipped = pd.read_csv(folder / "skipped.csv")
+    readable = ~videos.path.isin(skipped.path)
+    keep = np.flatnonzero(readable)
+    training, centre = np.load(folder / "training.npy", mmap_mode="r"), np.load(folder / "centre.npy", mmap_mode="r")
+    if len(keep) < len(videos):
+        training, centre = training[keep[keep < len(training)]], centre[keep]
+    return Clips(videos[readable].reset_index(drop=True), training, centre, skipped, content)
+
+
+def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[str, Any]:
+    """Fill a folder with ``training.npy``, ``centre.npy`` and ``skipped.csv``; goes on after an interruption."""
+    trained = int((videos.split == "pretrain").sum())
+    shape = (clip.frames, 3, clip.size, clip.size)
+    training = _array(folder / "training.npy", (trained, clip.clips_per_video, *shape))
+    centre = _array(folder / "centre.npy", (len(videos), *shape))
+    done = _array(folder / "done.npy", (len(videos),))
+    reasons: dict[int, str] = {}
+    waiting = [i for i in range(len(videos)) if done[i] != 1]
+
+    def decode(i: int) -> None:
+        count = clip.clips_per_video if i < trained else 0
+        positions = [0.5, *np.random.default_rng([0, i]).random(count)]
+        try:
+            clips = read_clips(videos.path[i], clip, positions).numpy()
+        except VideoError as error:
+            reasons[i] = str(error)
+            return
+        centre[i] = clips[0]
+        if count:
+            training[i] = clips[1:]
+
+    with ThreadPoolExecutor() as pool, tqdm(total=len(waiting), desc="decoding", unit="video", file=sys.stdout) as bar:
+        for start in range(0, len(waiting), CHUNK):
+            chunk = waiting[start : start + CHUNK]
+            list(pool.map(decode, chunk))
+            training.flush()
+            centre.flush()
+            done[chunk] = [2 if i in reasons else 1 for i in chunk]
+            done.flush()
+            bar.update(len(chunk))
+    _check_unreadable(reasons, videos)
+    table = pd.DataFrame(
+        {"path": [videos.path[i] for i in sorted(reasons)], "reason": [reasons[i] for i in sorted(reasons)]}
+    )
+    table.to_csv(folder / "skipped.csv", index=False)
+    return {"videos": len(videos), "skipped": len(reasons)}
+
+
+def _check_unreadable(reasons: dict[int, str], videos: pd.DataFrame) -> None:
+    if len(reasons) > UNREADABLE_LIMIT * len(videos):
+        listed = "\n  ".join(reasons[i] for i in sorted(reasons)[:5])
+        raise ValueError(
+            f"{len(reasons)} of {len(videos)} videos can not be read (limit {UNREADABLE_LIMIT:.0%}); "
+            f"the first of them:\n  {listed}"
+        )
+
+
+def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
+    """Open a uint8 array on disk, zeros where nothing was written yet."""
+    if path.exists():
+        return np.lib.format.open_memmap(path, mode="r+")
+    return np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)

@@ -1,0 +1,243 @@
+"""Four small classifiers that vote, and the one that saw everything.
+
+All members are linear heads on one shared, frozen encoder: General learns from the whole labelled
+list, Partial 1 to 4 from one quarter each.
+
+Book: chapter 6.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
+
+from picojepa import pretraining, store
+from picojepa.architecture import Encoder
+from picojepa.config import LABELLED_CLASSES, Settings
+from picojepa.data import Clips, label_numbers, quarters, read_clips
+from picojepa.pretraining import device, encode, seeded
+from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
+
+PARTIALS = ("Partial 1", "Partial 2", "Partial 3", "Partial 4")
+MEMBERS = ("General", *PARTIALS)
+VOTES = ("majority vote", "soft vote")
+HEADS = "heads.safetensors"
+
+
+# ---------------------------------------------------------------- votes
+
+
+def ballots(scores: np.ndarray) -> np.ndarray:
+    """How many members chose each class: scores (members, n, classes) -> counts (n, classes)."""
+    chosen = scores.argmax(-1)  # (members, n)
+    return (chosen[..., None] == np.arange(scores.shape[-1])).sum(0)
+
+
+def leaders(scores: np.ndarray) -> np.ndarray:
+    """Which classes got the most votes, bool (n, classes); more than one in a row is a tie."""
+    counts = ballots(scores)
+    return counts == counts.max(1, keepdims=True)
+
+
+def certainty_breaks(scores: np.ndarray) -> np.ndarray:
+    """Preference for the class with the largest sum of scores."""
+    return scores.sum(0)
+
+
+def class_order_breaks(scores: np.ndarray) -> np.ndarray:
+    """Preference for the class that comes first in the list."""
+    return np.broadcast_to(-np.arange(scores.shape[-1], dtype=float), scores.shape[1:])
+
+
+def first_member_breaks(scores: np.ndarray) -> np.ndarray:
+    """Preference for the class that the earliest member chose."""
+    chosen = scores.argmax(-1)  # (members, n)
+    rank = np.arange(len(scores))[:, None, None]
+    places = np.where(chosen[..., None] == np.arange(scores.shape[-1]), -rank, -len(scores))
+    return places.max(0).astype(float)
+
+
+def chance_breaks(scores: np.ndarray, seed: int = 0) -> np.ndarray:
+    """A random preference."""
+    return np.random.default_rng(seed).random(scores.shape[1:])
+
+
+# The rule of this book is the first one. It was fixed before any result was seen.
+TIE_RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "summed certainty": certainty_breaks,
+    "class order": class_order_breaks,
+    "first member": first_member_breaks,
+    "by lot": chance_breaks,
+}
+
+
+def majority_vote(scores: np.ndarray, rule: str = "summed certainty") -> np.ndarray:
+    """The class with the most votes; ties are broken by a rule.
+
+    Args:
+        scores: probabilities, (members, n, classes).
+        rule: name in `TIE_RULES`.
+
+    Returns:
+        Class numbers, (n,).
+
+    Raises:
+        ValueError: unknown rule.
+
+    Source: pico-JEPA section 3 (its rule for ties is not known). Book: chapter 6.
+    """
+    if rule not in TIE_RULES:
+        raise ValueError(f"unknown rule for ties {rule!r}; known: {', '.join(TIE_RULES)}")
+    return np.where(leaders(scores), TIE_RULES[rule](scores), -np.inf).argmax(1)
+
+
+def soft_vote(scores: np.ndarray) -> np.ndarray:
+    """Mean of the members' probabilities: (members, n, classes) -> (n, classes)."""
+    return scores.mean(0)
+
+
+def average_heads(heads: list[LinearHead]) -> LinearHead:
+    """One head with the mean of the weights; its logits are the mean of the heads' logits."""
+    mean = LinearHead(heads[0].linear.in_features, heads[0].linear.out_features)
+    with torch.no_grad():
+        for name, parameter in mean.named_parameters():
+            parameter.copy_(torch.stack([head.get_parameter(name) for head in heads]).mean(0))
+    return mean.eval()
+
+
+# ---------------------------------------------------------------- members
+
+
+def member_rows(clips: Clips, member: str) -> np.ndarray:
+    """Rows of the training videos that a member learns from."""
+    quarter = quarters(clips.videos)
+    return clips.select(quarter > 0 if member == "General" else quarter == MEMBERS.index(member))
+
+
+def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
+    """Train General and the four Partials on a run's frozen encoder, or find them.
+
+    Source: pico-JEPA section 3. Book: chapter 6.
+    """
+    width, classes = settings.model.width, len(LABELLED_CLASSES)
+
+    def make(folder: Path) -> None:
+        encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
+        weights: dict[str, torch.Tensor] = {}
+        for number, member in enumerate(MEMBERS):
+            rows = member_rows(clips, member)
+            labels = label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
+            config = replace(settings.probe, seed=settings.probe.seed + number)
+            with seeded(config.seed):
+                head = LinearHead(width, classes)
+            train_head(head, encode(encoder, clips.centre[rows]), labels, config.epochs, config.learning_rate, config)
+            weights |= {f"{member}.{name}": tensor for name, tensor in head.state_dict().items()}
+        save_file(weights, folder / HEADS)
+
+    inputs = {**pretraining.training_inputs(settings, clips), "probe": asdict(settings.probe)}
+    weights = load_file(store.result("ensemble.heads", inputs, make) / HEADS)
+    heads = {}
+    for member in MEMBERS:
+        heads[member] = LinearHead(width, classes).eval()
+        heads[member].load_state_dict({name: weights[f"{member}.{name}"] for name in heads[member].state_dict()})
+    return heads
+
+
+@torch.no_grad()
+def member_scores(heads: dict[str, LinearHead], features: torch.Tensor) -> np.ndarray:
+    """Probabilities of every member, (members, n, classes), from pooled features (n, D)."""
+    return torch.stack([head(features).softmax(-1) for head in heads.values()]).numpy()
+
+
+def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
+    """What every member and both votes say of every validation video of the four classes.
+
+    Returns:
+        One row per member (or vote) and video; see `probing.prediction_table`. The certainty of a
+        vote is the mean probability that its four voters give to its answer.
+    """
+    task = make_task(clips, LABELLED_CLASSES, labelled_only=True)
+
+    def make() -> pd.DataFrame:
+        heads = train_members(settings, clips, run)
+        encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
+        return decide(clips, task, member_scores(heads, encode(encoder, clips.centre[task.test])))
+
+    inputs = {**pretraining.training_inputs(settings, clips), "probe": asdict(settings.probe)}
+    return stored_table("ensemble.predictions", inputs, make)
+
+
+def decide(clips: Clips, task: Task, scores: np.ndarray) -> pd.DataFrame:
+    """Prediction table of the members, scores (5, n, classes), and of the votes of the four Partials."""
+    tables = [prediction_table(clips, task, s, member=m) for m, s in zip(MEMBERS, scores, strict=True)]
+    voters = scores[1:]
+    mean = soft_vote(voters)
+    for name, chosen in zip(VOTES, (majority_vote(voters), mean.argmax(1)), strict=True):
+        table = prediction_table(clips, task, mean, member=name)
+        table["predicted"] = [task.classes[i] for i in chosen]
+        table["certainty"] = mean[np.arange(len(mean)), chosen]
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def scores_of(table: pd.DataFrame, members: tuple[str, ...] = PARTIALS) -> np.ndarray:
+    """Stored probabilities of some members, (members, n, classes), from a table of `predictions`."""
+    columns = [f"p_{name}" for name in LABELLED_CLASSES]
+    return np.stack([table.loc[table.member == member, columns].to_numpy() for member in members])
+
+
+# ---------------------------------------------------------------- tables
+
+
+def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy in percent by class (rows) and member (columns), with class mean and pooled share below.
+
+    Source: pico-JEPA Table 2. Book: chapter 6.
+    """
+    right = (table.predicted == table.label).rename("right")
+    by_class = 100 * right.groupby([table.label, table.member]).mean().unstack()
+    pooled = 100 * right.groupby(table.member).mean()
+    summary = pd.DataFrame({"mean of 4 classes": by_class.mean(), "all videos": pooled}).T
+    return pd.concat([by_class, summary])[[*MEMBERS, *VOTES]]
+
+
+def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean certainty in percent by class (rows) and member (columns).
+
+    Source: pico-JEPA Table 3. Book: chapter 6.
+    """
+    by_class = 100 * table.groupby(["label", "member"]).certainty.mean().unstack()
+    return by_class[list(MEMBERS)]
+
+
+def classify_file(path: str | Path, settings: Settings, encoder: Encoder, heads: dict[str, LinearHead]) -> pd.DataFrame:
+    """What each member and the votes say of any video file, in one encoder pass.
+
+    Returns:
+        One row per member and vote: answer, certainty, and the probability of every class.
+
+    Raises:
+        VideoError: the file can not be read.
+
+    Book: chapter 6.
+    """
+    clip = read_clips(path, settings.clip, [0.5]).numpy()  # (1, T, 3, H, W)
+    scores = member_scores(heads, encode(encoder.to(device()), clip))  # (5, 1, classes)
+    mean = soft_vote(scores[1:])
+    rows: list[dict[str, Any]] = []
+    for name, of_member in [*zip(MEMBERS, scores[:, 0], strict=True), *((vote, mean[0]) for vote in VOTES)]:
+        answer = majority_vote(scores[1:])[0] if name == "majority vote" else of_member.argmax()
+        rows.append(
+            {
+                "member": name,
+                "answer": LABELLED_CLASSES[answer],
+                "certainty": of_member[answer],
+                **dict(zip(LABELLED_CLASSES, of_member, strict=True)),
+            }
+        )
+    return pd.DataFrame(rows).set_index("member")

@@ -1,0 +1,319 @@
+"""Pictures of the book: one palette, one visual grammar, used by chapters only.
+
+Blue is context (seen), orange is target (hidden), green is predicted. Grey is chance and random
+weights, blue pre-trained, purple supervised. The colours are told apart with any kind of colour vision.
+
+Book: every chapter.
+"""
+
+import base64
+import html
+import inspect
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+import torch
+from IPython.display import HTML, Markdown
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from sklearn.metrics import confusion_matrix
+from torchcodec.encoders import VideoEncoder
+
+from picojepa.config import CLASSES, LABELLED_CLASSES
+
+CONTEXT, TARGET, PREDICTED, NEUTRAL = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
+COLOURS = {
+    "context": CONTEXT,
+    "target": TARGET,
+    "predicted": PREDICTED,
+    "random weights": NEUTRAL,
+    "pre-trained": CONTEXT,
+    "supervised": "#7B3F98",
+    "colour histogram": "#B58900",
+    "chance": "#555555",
+}
+CLASS_COLOURS = dict(zip(CLASSES, sns.color_palette("colorblind", 10).as_hex(), strict=True))
+CLASS_MARKERS = dict(zip(CLASSES, "osD^vPX<>*", strict=True))
+
+
+def use_style() -> None:
+    """Set the book's figure style; every chapter calls it once."""
+    sns.set_theme(
+        style="ticks",
+        context="notebook",
+        rc={
+            "figure.dpi": 110,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "figure.constrained_layout.use": True,
+            "axes.titlesize": "medium",
+        },
+    )
+
+
+def pretty(name: str) -> str:
+    """A class name for people: underscores become spaces."""
+    return name.replace("_", " ")
+
+
+def source(*definitions: Callable[..., object]) -> Markdown:
+    """The source of functions or classes of the package, as the chapter shows it, with a link to the whole file."""
+    parts = []
+    for item in definitions:
+        module = item.__module__.removeprefix("picojepa.")
+        link = f'<a href="_modules/picojepa/{module}.html#{item.__qualname__}">picojepa/{module}.py</a>'
+        parts.append(f"From {link}:\n\n```python\n{inspect.getsource(item)}```")
+    return Markdown("\n\n".join(parts))
+
+
+# ---------------------------------------------------------------- clips and masks
+
+
+def show_clips(clips: np.ndarray, titles: Sequence[str]) -> Figure:
+    """A strip of frames for each clip, uint8 (n, T, 3, H, W), one row per clip."""
+    rows, frames = clips.shape[:2]
+    figure, axes = plt.subplots(rows, frames, figsize=(1.1 * frames, 1.2 * rows), squeeze=False)
+    for row, clip, title in zip(axes, clips, titles, strict=True):
+        for ax, frame in zip(row, clip, strict=True):
+            ax.imshow(np.moveaxis(frame, 0, -1))
+            ax.set_axis_off()
+        row[0].set_title(pretty(title), loc="left", fontsize="small")
+    return figure
+
+
+def video(paths: Sequence[str | Path], labels: Sequence[str], width: int = 140) -> HTML:
+    """Videos side by side, inside the page, playing in a loop; H.264 files only.
+
+    Args:
+        paths: mp4 files, put into the page as they are.
+        labels: caption and text alternative of each.
+        width: pixels.
+    """
+    cells = []
+    for path, label in zip(paths, labels, strict=True):
+        data, text = base64.b64encode(Path(path).read_bytes()).decode(), html.escape(pretty(label))
+        cells.append(
+            f'<figure style="display:inline-block;margin:4px;width:{width}px">'
+            f'<video width="{width}" controls loop muted playsinline autoplay aria-label="{text}">'
+            f'<source src="data:video/mp4;base64,{data}" type="video/mp4"></video>'
+            f'<figcaption style="font-size:0.8em">{text}</figcaption></figure>'
+        )
+    return HTML("".join(cells))
+
+
+def clip_video(clips: np.ndarray, labels: Sequence[str], frames_per_second: float = 8.0, width: int = 140) -> HTML:
+    """Clips, uint8 (n, T, 3, H, W), as small videos inside the page."""
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [Path(folder) / f"{i}.mp4" for i in range(len(clips))]
+        for path, clip in zip(paths, clips, strict=True):
+            VideoEncoder(torch.from_numpy(np.ascontiguousarray(clip)), frame_rate=frames_per_second).to_file(
+                str(path), codec="libx264", pixel_format="yuv420p", crf=20
+            )
+        return video(paths, labels, width)
+
+
+def paint_mask(clip: np.ndarray, hidden: np.ndarray, strength: float = 0.55) -> np.ndarray:
+    """Tint a clip: orange where tokens are hidden, blue where they are shown.
+
+    Args:
+        clip: uint8 (T, 3, H, W).
+        hidden: bool (slices, rows, columns).
+        strength: 0 no tint, 1 only tint.
+
+    Returns:
+        uint8 (T, 3, H, W).
+    """
+    frames, _, height, width = clip.shape
+    cells = (
+        hidden.repeat(frames // hidden.shape[0], 0)
+        .repeat(height // hidden.shape[1], 1)
+        .repeat(width // hidden.shape[2], 2)
+    )
+    colours = np.array([_rgb(CONTEXT), _rgb(TARGET)])[cells.astype(int)]  # (T, H, W, 3)
+    weight = np.where(cells, strength, strength / 3)[:, None]  # (T, 1, H, W)
+    return (clip * (1 - weight) + np.moveaxis(colours, -1, 1) * weight).astype(np.uint8)
+
+
+def hidden_grid(target: torch.Tensor, grid: tuple[int, int, int]) -> np.ndarray:
+    """Token numbers of one clip's target, (K,), as bool (slices, rows, columns)."""
+    hidden = np.zeros(int(np.prod(grid)), dtype=bool)
+    hidden[target.numpy()] = True
+    return hidden.reshape(grid)
+
+
+def explorer(
+    pictures: Mapping[str, Sequence[bytes]], texts: Mapping[str, Sequence[str]], variable: str
+) -> widgets.Widget:
+    """Tabs, each with a slider over pictures; works in JupyterLab and in a static page.
+
+    Args:
+        pictures: PNG files for each tab, in the order of the slider.
+        texts: what each picture shows, for screen readers and as caption.
+        variable: what the slider changes.
+    """
+    tabs = []
+    for name, images in pictures.items():
+        cells = [_captioned(image, text) for image, text in zip(images, texts[name], strict=True)]
+        stack = widgets.Stack([widgets.HTML(cell) for cell in cells], selected_index=0)
+        slider = widgets.IntSlider(min=0, max=len(cells) - 1, description=variable, continuous_update=True)
+        widgets.jslink((slider, "value"), (stack, "selected_index"))
+        tabs.append(widgets.VBox([slider, stack]))
+    return widgets.Tab(tabs, titles=list(pictures))
+
+
+def _captioned(image: bytes, text: str) -> str:
+    data, text = base64.b64encode(image).decode(), html.escape(text)
+    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
+
+
+def _rgb(colour: str) -> tuple[int, int, int]:
+    return tuple(int(colour[i : i + 2], 16) for i in (1, 3, 5))  # type: ignore[return-value]
+
+
+# ---------------------------------------------------------------- diagrams and curves
+
+
+def boxes(
+    places: Mapping[str, tuple[float, float]],
+    arrows: Sequence[tuple[str, str, str]],
+    colours: Mapping[str, str],
+    size: tuple[float, float] = (9, 3.6),
+) -> Figure:
+    """A diagram of named boxes and labelled arrows; a label that starts with ``x`` marks a cut gradient.
+
+    Args:
+        places: box text -> (x, y) centre, in inches of the figure.
+        arrows: (from, to, label).
+        colours: box text -> edge colour.
+        size: of the figure in inches.
+    """
+    figure, ax = plt.subplots(figsize=size)
+    ax.set(xlim=(0, size[0]), ylim=(0, size[1]))
+    ax.set_axis_off()
+    for text, (x, y) in places.items():
+        ax.add_patch(
+            FancyBboxPatch(
+                (x - 0.75, y - 0.3),
+                1.5,
+                0.6,
+                boxstyle="round,pad=0.05",
+                facecolor="white",
+                edgecolor=colours.get(text, NEUTRAL),
+                linewidth=2,
+            )
+        )
+        ax.text(x, y, text, ha="center", va="center", fontsize=9, color="black")
+    for start, end, label in arrows:
+        (x0, y0), (x1, y1) = places[start], places[end]
+        steep = abs(y1 - y0) > abs(x1 - x0)
+        tail = (x0, y0 + np.sign(y1 - y0) * 0.36) if steep else (x0 + np.sign(x1 - x0) * 0.81, y0)
+        head = (x1, y1 - np.sign(y1 - y0) * 0.36) if steep else (x1 - np.sign(x1 - x0) * 0.81, y1)
+        ax.add_patch(FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=12, color="#444444"))
+        ax.text(
+            (tail[0] + head[0]) / 2 + (0.08 if steep else 0),
+            (tail[1] + head[1]) / 2 + (0 if steep else 0.1),
+            label,
+            fontsize=8,
+            ha="left" if steep else "center",
+            va="center" if steep else "bottom",
+        )
+    return figure
+
+
+def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
+    """One panel per column of the metrics, one line per run, over clips seen.
+
+    Args:
+        runs: name -> `pretraining.read_metrics`.
+        columns: column -> axis label.
+        colours: name -> colour.
+    """
+    figure, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 2.8), squeeze=False)
+    for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
+        for style, (name, metrics) in zip(("-", "--", ":", "-."), runs.items(), strict=False):
+            ax.plot(metrics.clips / 1000, metrics[column], style, label=name, color=colours[name])
+        ax.set(xlabel="clips seen (thousand)", ylabel=label, ylim=(0, None))
+    axes[0][0].legend(frameon=False)
+    return figure
+
+
+# ---------------------------------------------------------------- scores
+
+
+def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None = None) -> Figure:
+    """Accuracies (percent) as horizontal bars with intervals and a line at chance.
+
+    Args:
+        scores: rows of `results.score_table`, with ``accuracy``, ``low``, ``high``, ``n``.
+        name: the column that names a bar.
+        chance: percent.
+        ax: where to draw; default: a figure of its own.
+    """
+    if ax is None:
+        _, ax = plt.subplots(figsize=(7, 0.42 * len(scores) + 1))
+    names = list(scores[name])
+    colours = [next((c for key, c in COLOURS.items() if key in n), NEUTRAL) for n in names]
+    ax.barh(
+        names,
+        scores.accuracy,
+        color=colours,
+        xerr=[scores.accuracy - scores.low, scores.high - scores.accuracy],
+        error_kw={"ecolor": "#222222", "capsize": 3},
+    )
+    ax.axvline(chance, color=COLOURS["chance"], linestyle="--", linewidth=1)
+    ax.text(chance, -0.7, f"chance {chance:g} %", fontsize="small", ha="center", va="bottom")
+    ax.set(xlabel=f"accuracy (%), 95 % interval over {scores.n.iloc[0]} videos", xlim=(0, 100))
+    ax.invert_yaxis()
+    return ax.figure  # type: ignore[return-value]
+
+
+def confusions(tables: Mapping[str, pd.DataFrame], classes: Sequence[str] = LABELLED_CLASSES) -> Figure:
+    """Confusion matrices side by side: rows the truth, columns the answer, cells counts of videos."""
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.3 * len(tables) + 1.2, 3.6), squeeze=False, sharey=True)
+    names = [pretty(c) for c in classes]
+    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
+        counts = confusion_matrix(table.label, table.predicted, labels=list(classes))
+        sns.heatmap(
+            counts,
+            annot=True,
+            fmt="d",
+            cmap="Blues",
+            cbar=False,
+            square=True,
+            xticklabels=names,
+            yticklabels=names,
+            ax=ax,
+        )
+        ax.set(title=title, xlabel="answer")
+        ax.tick_params(axis="x", rotation=40)
+        plt.setp(ax.get_xticklabels(), ha="right")
+    axes[0][0].set_ylabel("truth")
+    return figure
+
+
+def maps(points: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
+    """t-SNE maps side by side, coloured and marked by class."""
+    figure, axes = plt.subplots(1, len(points), figsize=(4 * len(points), 4.4), squeeze=False)
+    of_point = np.asarray(labels)
+    for ax, (title, xy) in zip(axes[0], points.items(), strict=True):
+        for name in dict.fromkeys(labels):
+            ax.scatter(
+                *xy[of_point == name].T,
+                s=14,
+                alpha=0.75,
+                color=CLASS_COLOURS[name],
+                marker=CLASS_MARKERS[name],
+                label=pretty(name),
+                linewidths=0,
+            )
+        ax.set(title=title, xticks=[], yticks=[])
+    handles, names = axes[0][0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    return figure

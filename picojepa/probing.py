@@ -1,0 +1,283 @@
+"""What a frozen encoder knows: linear, attentive and nearest-neighbour probes, and their baselines.
+
+Every probe returns per-video scores, so that each number can be recomputed from what is stored and
+two probes can be compared video by video.
+
+Book: chapter 5.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from picojepa import pretraining, store
+from picojepa.architecture import Encoder
+from picojepa.config import ProbeConfig, Settings, TrainingConfig
+from picojepa.data import Clips, label_numbers, normalise
+from picojepa.pretraining import device, encode, new_encoder, seeded
+
+PREDICTIONS = "predictions.csv"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A question about videos: which rows to learn from, which to be asked about, and the answers.
+
+    Attributes:
+        classes: names, in the order of the numbers.
+        train, test: row numbers in a `Clips`.
+        train_labels, test_labels: class numbers, int64.
+    """
+
+    classes: tuple[str, ...]
+    train: np.ndarray
+    test: np.ndarray
+    train_labels: Tensor
+    test_labels: Tensor
+
+
+def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = False) -> Task:
+    """Videos of the given classes: training rows (of the labelled list, if asked) and validation rows."""
+    videos = clips.videos
+    ours = videos.label.isin(classes)
+    train = clips.select(ours & (videos.split == "pretrain") & (videos.labelled if labelled_only else True))
+    test = clips.select(ours & (videos.split == "validation"))
+    answers = label_numbers(videos.label[train], classes), label_numbers(videos.label[test], classes)
+    return Task(classes, train, test, *answers)
+
+
+# ---------------------------------------------------------------- heads
+
+
+class LinearHead(nn.Module):
+    """Mean over tokens, then one linear layer: (B, N, D) or pooled (B, D) -> logits (B, classes).
+
+    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapter 5.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, one per class."""
+        return self.linear(features.mean(1) if features.ndim == 3 else features)
+
+
+class AttentiveHead(nn.Module):
+    """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
+
+    Source: V-JEPA section 4 ("attentive probing"). Book: chapter 5.
+    """
+
+    def __init__(self, width: int, classes: int, heads: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, one per class."""
+        tokens = self.norm(features)
+        pooled, _ = self.attention(self.query.expand(len(features), -1, -1), tokens, tokens, need_weights=False)
+        return self.linear(pooled.squeeze(1))
+
+
+def train_head(
+    head: nn.Module, features: Tensor, labels: Tensor, epochs: int, peak: float, config: ProbeConfig
+) -> nn.Module:
+    """Train a head on stored features: AdamW, warm-up over half of the steps at most 2 epochs, then a cosine.
+
+    Args:
+        head: changed in place and returned.
+        features: (n, D) or (n, N, D).
+        labels: class numbers, (n,).
+        epochs: passes over the features.
+        peak: largest learning rate.
+        config: batch, weight decay and seed of the shuffling.
+
+    Source: pico-JEPA section 3 (its `paper` values). Book: chapter 5.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    batches = max(1, len(labels) // config.batch)
+    schedule = TrainingConfig(
+        clips=epochs * batches, batch=1, learning_rate=peak, final_learning_rate=1e-7, warmup=min(0.5, 2 / epochs)
+    )
+    optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=config.weight_decay)
+    step = 0
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
+            optimizer.param_groups[0]["lr"] = pretraining.learning_rate(step, schedule)
+            loss = F.cross_entropy(head(features[chosen]), labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+    return head.eval()
+
+
+# ---------------------------------------------------------------- probes
+
+
+def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
+    """Logistic regression on standardised features, trained to convergence; returns probabilities (n_test, classes).
+
+    Book: chapter 5.
+    """
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    return model.fit(train, labels).predict_proba(test)
+
+
+def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours: int) -> np.ndarray:
+    """Share of the nearest training videos (cosine distance) in each class, (n_test, classes)."""
+    model = KNeighborsClassifier(min(neighbours, len(train)), metric="cosine")
+    return model.fit(train, labels).predict_proba(test)
+
+
+def attentive_probe(train: Tensor, labels: Tensor, test: Tensor, settings: Settings, classes: int) -> np.ndarray:
+    """Train an attentive head on token features (n, N, D); returns probabilities (n_test, classes)."""
+    config = settings.probe
+    with seeded(config.seed):
+        head = AttentiveHead(train.shape[-1], classes, settings.model.heads)
+    train_head(head, train, labels, config.attentive_epochs, config.attentive_learning_rate, config)
+    with torch.no_grad():
+        return torch.cat([head(part).softmax(-1) for part in test.split(256)]).numpy()
+
+
+def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
+    """Share of a clip's pixels in each bin of red, green and blue; uint8 (n, T, 3, H, W) -> (n, 3 * bins)."""
+    bin_of = np.asarray(clips) // (256 // bins)
+    channels = [np.stack([(bin_of[:, :, c] == b).mean((1, 2, 3)) for b in range(bins)], 1) for c in range(3)]
+    return np.concatenate(channels, 1)
+
+
+def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
+    """Train the same encoder with a linear head from scratch, with labels; returns probabilities (n_test, classes)."""
+    config = settings.probe
+    schedule = TrainingConfig(
+        clips=config.supervised_clips,
+        batch=settings.training.batch,
+        learning_rate=settings.training.learning_rate,
+        seed=config.seed,
+    )
+    where, encoder = device(), new_encoder(settings, config.seed)
+    with seeded(config.seed):
+        model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
+    optimizer = pretraining.make_optimizer([model], schedule)
+    for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
+        pretraining.set_schedules(optimizer, step, schedule)
+        rows, epochs = pretraining.batch_numbers(step, len(task.train), schedule)
+        batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
+        loss = F.cross_entropy(model(normalise(torch.from_numpy(batch)).to(where)), task.train_labels[rows].to(where))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    head = model[1].cpu()
+    with torch.no_grad():
+        return head(encode(encoder, clips.centre[task.test])).softmax(-1).numpy()
+
+
+# ---------------------------------------------------------------- tables of predictions
+
+
+def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
+    """One row per test video: path, label, predicted class, certainty and the score of every class."""
+    videos = clips.videos.iloc[task.test]
+    best = scores.argmax(1)
+    table = pd.DataFrame(
+        {
+            **names,
+            "video": [Path(p).stem for p in videos.path],
+            "label": videos.label.to_numpy(),
+            "predicted": [task.classes[i] for i in best],
+            "certainty": scores.max(1),
+        }
+    )
+    return pd.concat([table, pd.DataFrame(scores, columns=[f"p_{name}" for name in task.classes])], axis=1)
+
+
+def accuracy(table: pd.DataFrame) -> float:
+    """Share of the rows whose predicted class is the label, 0 to 1."""
+    return float((table.predicted == table.label).mean())
+
+
+def probe_encoder(encoder: Encoder, settings: Settings, clips: Clips, task: Task, name: str) -> pd.DataFrame:
+    """Linear, attentive and k-NN predictions of one encoder, below each other."""
+    train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
+    pooled, pooled_test, labels = train.mean(1).numpy(), test.mean(1).numpy(), task.train_labels.numpy()
+    scores = {
+        "linear": linear_probe(pooled, labels, pooled_test),
+        "attentive": attentive_probe(train, task.train_labels, test, settings, len(task.classes)),
+        "k-NN": knn_probe(pooled, labels, pooled_test, settings.probe.neighbours),
+    }
+    return pd.concat(
+        [prediction_table(clips, task, s, features=name, probe=probe) for probe, s in scores.items()], ignore_index=True
+    )
+
+
+def baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
+    """Predictions of a colour histogram with a linear probe, and of supervised training from scratch."""
+    histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
+    colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])
+    tables = [
+        prediction_table(clips, task, colour, features="colour histogram", probe="linear"),
+        prediction_table(clips, task, supervised(settings, clips, task), features="supervised", probe="linear"),
+    ]
+    return pd.concat(tables, ignore_index=True)
+
+
+def stored_table(stage: str, inputs: dict[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """A table of predictions, found again or made and stored as CSV."""
+
+    def write(folder: Path) -> None:
+        make().to_csv(folder / PREDICTIONS, index=False)
+
+    return pd.read_csv(store.result(stage, inputs, write) / PREDICTIONS)
+
+
+def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.DataFrame:
+    """Predictions of a pre-trained run beside the random-weights encoder of the same seed (see ``features``)."""
+
+    def make() -> pd.DataFrame:
+        random = new_encoder(settings, settings.training.seed).to(device())
+        trained = pretraining.load_encoder(run / "encoder.safetensors", settings)
+        named = {"random weights": random, "pre-trained": trained}
+        return pd.concat(
+            [probe_encoder(e, settings, clips, task, name) for name, e in named.items()], ignore_index=True
+        )
+
+    inputs = {
+        **pretraining.training_inputs(settings, clips),
+        "probe": asdict(settings.probe),
+        "classes": task.classes,
+        "train": len(task.train),
+    }
+    return stored_table("probing.run", inputs, make)
+
+
+def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
+    """Predictions of the baselines, found again or made."""
+    inputs = {
+        **pretraining.training_inputs(settings, clips),
+        "probe": asdict(settings.probe),
+        "classes": task.classes,
+        "train": len(task.train),
+    }
+    return stored_table("probing.baselines", inputs, partial(baselines, settings, clips, task))

@@ -1,0 +1,195 @@
+"""Putting it together: the paper's tables beside ours, intervals, arithmetic checks and run cards.
+
+Book: chapter 8.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from picojepa import store
+from picojepa.config import DATA, LABELLED_CLASSES, PAPER_VALIDATION, Settings
+from picojepa.data import Clips, quarters
+from picojepa.ensemble import MEMBERS
+from picojepa.probing import accuracy
+
+CARDS = DATA / "cards"
+
+
+# ---------------------------------------------------------------- the paper's numbers
+
+
+def paper_table(number: int) -> pd.DataFrame:
+    """Table 1, 2 or 3 as the paper prints it (percent in 2 and 3).
+
+    Source: pico-JEPA Tables 1-3. Book: chapter 8.
+    """
+    return pd.read_csv(DATA / "paper" / f"table{number}.csv", index_col=0)
+
+
+def nearest_count(percent: float, n: int) -> tuple[int, float]:
+    """The count k for which k / n comes nearest to a percentage, and the distance in percentage points."""
+    k = round(percent / 100 * n)
+    return k, abs(100 * k / n - percent)
+
+
+def paper_counts() -> pd.DataFrame:
+    """Right answers behind each cell of the paper's Table 2, by class and model."""
+    table = paper_table(2).loc[list(LABELLED_CLASSES)]
+    sizes = dict(zip(LABELLED_CLASSES, PAPER_VALIDATION, strict=True))
+    return table.apply(
+        lambda row: [nearest_count(p, sizes[row.name])[0] for p in row], axis=1, result_type="broadcast"
+    ).astype(int)
+
+
+def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
+    """Cells of the paper's Table 2 that are no multiple of one video (granularity check, GRIM).
+
+    Args:
+        tolerance: rounding of the printed percentages, in percentage points.
+
+    Source: Brown and Heathers 2017 for the check. Book: chapter 8.
+    """
+    rows: list[dict[str, Any]] = []
+    for label, n in zip(LABELLED_CLASSES, PAPER_VALIDATION, strict=True):
+        for model, percent in paper_table(2).loc[label].items():
+            k, distance = nearest_count(percent, n)
+            if distance > tolerance + 1e-9:
+                rows.append(
+                    {"class": label, "model": model, "printed": percent, "nearest": f"{k}/{n} = {100 * k / n:.2f}"}
+                )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- intervals
+
+
+def wilson(k: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson interval of a share, over the population of videos: k of n -> (low, high), 0 to 1."""
+    interval = stats.binomtest(int(k), int(n)).proportion_ci(level, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> tuple[int, int, float]:
+    """Exact McNemar test of two classifiers on the same videos.
+
+    Args:
+        right_a: bool (n,), was each video answered correctly by a.
+        right_b: the same for b.
+
+    Returns:
+        Videos that only a got right, videos that only b got right, two-sided p.
+    """
+    only_a, only_b = int((right_a & ~right_b).sum()), int((~right_a & right_b).sum())
+    both = only_a + only_b
+    return only_a, only_b, float(stats.binomtest(only_a, both).pvalue) if both else 1.0
+
+
+def seed_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean and t interval of paired differences over seeds: (mean, low, high), in the unit of the input."""
+    differences = np.asarray(differences, dtype=float)
+    mean = differences.mean()
+    low, high = stats.t.interval(level, len(differences) - 1, loc=mean, scale=stats.sem(differences))
+    return float(mean), float(low), float(high)
+
+
+def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """Accuracy with its Wilson interval over videos (percent) and n, one row per group of a prediction table."""
+    rows: list[dict[str, Any]] = []
+    for names, group in tables.groupby(by, sort=False):
+        low, high = wilson((group.predicted == group.label).sum(), len(group))
+        rows.append(
+            {
+                **dict(zip(by, names, strict=True)),
+                "accuracy": 100 * accuracy(group),
+                "low": 100 * low,
+                "high": 100 * high,
+                "n": len(group),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+# ---------------------------------------------------------------- our tables
+
+
+def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
+    """Instances for each model: width, videos for pre-training, for the classifier, for validation.
+
+    Source: pico-JEPA Table 1. Book: chapters 1 and 8.
+    """
+    videos, quarter = clips.videos, quarters(clips.videos)
+    validation = int(((videos.split == "validation") & videos.label.isin(LABELLED_CLASSES)).sum())
+    sizes = [int((quarter > 0).sum()), *(int((quarter == q).sum()) for q in range(1, 5))]
+    shared = {"width": settings.model.width, "pre-training videos": int((videos.split == "pretrain").sum())}
+    rows = [
+        {"model": m, **shared, "classification videos": n, "validation videos": validation}
+        for m, n in zip(MEMBERS, sizes, strict=True)
+    ]
+    return pd.DataFrame(rows).set_index("model")
+
+
+# ---------------------------------------------------------------- run cards
+
+
+def stored_cards(settings: Settings, clips: Clips) -> pd.DataFrame:
+    """One row per stored result made with this profile's data: stage, date, seconds, hardware, code."""
+    rows = []
+    for path in sorted((store.cache_folder() / "results").glob(f"*/{store.CARD}")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if card["inputs"].get("data") == clips.digest and not path.parent.name.endswith(".partial"):
+            rows.append(
+                {
+                    "stage": card["stage"],
+                    "date": card["date"],
+                    "seconds": card["seconds"],
+                    "machine": card["machine"],
+                    "code": card["code"],
+                }
+            )
+    return pd.DataFrame(rows).sort_values("date", ignore_index=True)
+
+
+def run_card(settings: Settings, folder: Path) -> pd.Series:
+    """What a reader must know of a stored run: profile, length, seed, hardware, seconds, code and data."""
+    card = store.card(folder)
+    training = settings.training
+    facts = {
+        "profile, recipe": f"{settings.profile}, {settings.recipe}",
+        "steps, batch, clips seen": f"{training.steps}, {training.batch}, {training.steps * training.batch}",
+        "seed": training.seed,
+        "machine": f"{card['machine']}, accelerator: {card['accelerator']}, torch {card['torch']}",
+        "made": f"{card['date']}, in {card['seconds']:.0f} s",
+        "code, data": f"{card['code']}, {card['inputs'].get('data', 'none')}",
+    }
+    return pd.Series(facts, name="run card")
+
+
+def committed_cards(experiment: str, folder: Path = CARDS) -> list[dict[str, Any]]:
+    """The cards that ``make experiments`` wrote for one experiment, by seed.
+
+    Raises:
+        FileNotFoundError: there are none; the message names the command that makes them.
+    """
+    paths = sorted(folder.glob(f"{experiment}-*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no cards of {experiment!r} in {folder}; run `make experiments` (about half an hour)")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def primary_measure(cards: list[dict[str, Any]], classes: int = 10, probe: str = "linear") -> pd.DataFrame:
+    """Accuracy in percent of pre-trained and random weights for each seed, and their difference."""
+    rows = []
+    for card in cards:
+        scores = {
+            s["features"]: 100 * s["right"] / s["n"]
+            for s in card["scores"]
+            if s["classes"] == classes and s["probe"] == probe
+        }
+        rows.append({"seed": card["seed"], **scores})
+    table = pd.DataFrame(rows).set_index("seed")
+    return table.assign(difference=table["pre-trained"] - table["random weights"])

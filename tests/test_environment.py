@@ -1,0 +1,54 @@
+"""pyproject.toml, requirements.lock, environment.yml and what is installed tell the same story."""
+
+import re
+import sys
+import tomllib
+from importlib import metadata
+
+import pytest
+import yaml
+from conftest import ROOT
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+LOCK = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if not line.startswith("#")]
+LOCKED = {canonicalize_name(line.split("==")[0]): line.split("==")[1] for line in LOCK}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+CONDA = yaml.safe_load((ROOT / "environment.yml").read_text())
+WANTED = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
+
+
+def test_the_lock_names_each_package_once_with_one_version():
+    assert len(LOCKED) == len(LOCK)
+    wrong = [line for line in LOCK if not re.fullmatch(r"[A-Za-z0-9._-]+==[0-9][0-9a-z.]*", line)]
+    assert not wrong, "no local versions (+cpu), no paths: such lines resolve on one machine only"
+
+
+@pytest.mark.parametrize("line", WANTED)
+def test_the_lock_satisfies_the_project(line):
+    requirement = Requirement(line)
+    assert LOCKED[canonicalize_name(requirement.name)] in requirement.specifier
+
+
+def test_the_lock_is_what_is_installed():
+    different = {}
+    for name, version in LOCKED.items():
+        try:
+            found = metadata.version(name).split("+")[0]
+        except metadata.PackageNotFoundError:
+            continue  # needed on another system or Python only
+        if found != version:
+            different[name] = (found, version)
+    assert not different, "installed and locked versions differ: rm -rf .venv; make setup"
+
+
+def test_conda_gets_the_same_packages():
+    (pip,) = [entry["pip"] for entry in CONDA["dependencies"] if isinstance(entry, dict)]
+    assert pip == [*LOCK, "-e ."]
+    (python,) = [entry for entry in CONDA["dependencies"] if str(entry).startswith("python=")]
+    assert f"{python.removeprefix('python=')}.99" in SpecifierSet(PROJECT["requires-python"])
+
+
+def test_this_python_is_supported():
+    assert ".".join(map(str, sys.version_info[:3])) in SpecifierSet(PROJECT["requires-python"])

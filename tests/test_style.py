@@ -1,0 +1,84 @@
+"""The house style, as far as a program can see it."""
+
+import ast
+import json
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from conftest import CHAPTERS, HELPERS, ROOT, notebook_path
+
+NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+NOT_OURS = {".git", ".venv", "_build", "cache", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
+LARGE = {"book/third_party/mathjax/tex-chtml-full.js", "book/third_party/widgets/embed.js"}
+by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def our_files() -> list[Path]:
+    """Every file of the project, without what is built, cached or installed."""
+    found = []
+    for path in ROOT.rglob("*"):
+        parts = path.relative_to(ROOT).parts
+        if path.is_file() and not (NOT_OURS & set(parts) or any(part.endswith("_cache") for part in parts)):
+            found.append(path)
+    return found
+
+
+def test_one_name_in_four_places():
+    assert [path.name for path in NOTEBOOKS] == [notebook_path(name).name for name in CHAPTERS]
+    modules = {path.stem for path in (ROOT / "picojepa").glob("*.py")} - {"__init__"}
+    assert modules == {*CHAPTERS, *HELPERS}
+    rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
+    for name in CHAPTERS:
+        assert (ROOT / "tests" / f"test_{name}.py").is_file(), f"tests/test_{name}.py is missing"
+        places = (f"book/{notebook_path(name).name}", f"picojepa/{name}.py", f"tests/test_{name}.py")
+        assert any(all(place in row for place in places) for row in rows), f"README: no row names {places}"
+
+
+def test_the_table_of_contents_names_every_notebook():
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    named = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    assert [name for name in named if name[0].isdigit()] == [notebook_path(name).stem for name in CHAPTERS]
+    assert (ROOT / "book" / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
+
+
+def test_notebooks_are_stripped():
+    command = [sys.executable, "-m", "nbstripout", "--keep-id", "--verify", "--extra-keys", "metadata.language_info"]
+    run = subprocess.run([*command, *map(str, NOTEBOOKS)], capture_output=True, text=True)
+    assert run.returncode == 0, "run nbstripout with the options of .pre-commit-config.yaml\n" + run.stdout + run.stderr
+
+
+@by_name
+def test_notebook_is_valid_and_its_cells_have_names(path):
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    nbformat.validate(notebook)
+    ids = [cell["id"] for cell in notebook["cells"]]
+    assert len(set(ids)) == len(ids), "cell ids must be unique"
+
+
+@by_name
+def test_cells_are_short_and_prose_stands_between(path):
+    cells = nbformat.read(path, as_version=4).cells
+    for cell in cells:
+        lines = [line for line in cell.source.splitlines() if line.strip()]
+        assert cell.cell_type != "code" or len(lines) <= 25, f"{len(lines)} lines of code in cell {cell.id}"
+    code = [cell.cell_type == "code" for cell in cells]
+    for (one, two), three in zip(pairwise(code), code[2:], strict=False):
+        assert not (one and two and three), "three code cells in a row without prose"
+
+
+def test_no_file_is_large():
+    sizes = {path.relative_to(ROOT).as_posix(): path.stat().st_size for path in our_files()}
+    assert {name for name, size in sizes.items() if size > 500_000} == LARGE
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "picojepa").glob("*.py")), ids=lambda path: path.stem)
+def test_the_package_does_not_print(path):
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    lines = [node.lineno for node in calls if isinstance(node.func, ast.Name) and node.func.id == "print"]
+    assert not lines, f"print() in {path.name}, lines {lines}: use logging"

@@ -1,0 +1,106 @@
+"""Sphinx extension of the book: nothing stale survives a build, and a page asks nothing of other hosts.
+
+jupyter-cache runs a notebook again when its own code changes. The numbers in this book also depend on the
+package, the data, the environment and the chapters before, so a digest of all these goes into the metadata of
+the first code cell, which is part of the cache's key.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+INPUTS = ("picojepa/**/*.py", "data/*.csv", "data/*.json", "data/cards/*.json", "data/clips/*", "requirements.lock")
+VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE")
+
+# Font Awesome must not replace the icons of ipywidgets' Play button: the slider beside it would stop working.
+FONT_AWESOME = "window.FontAwesomeConfig = {observeMutations: false};"
+# The widgets' script asks MathJax 2 to set formulas in labels; the pages carry MathJax 3.
+MATHJAX_SHIM = """document.addEventListener('DOMContentLoaded', () => {
+  if (!window.MathJax || window.MathJax.Hub) return;
+  const typeset = ([command, , element]) => command === 'Typeset' && MathJax.typesetPromise(element && [element]);
+  window.MathJax.Hub = {Config() {}, Configured() {}, Queue(...calls) { calls.forEach(typeset); }};
+});"""
+
+
+def code_of(notebook: dict) -> list[str]:
+    """Sources of the code cells."""
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def digest_of_inputs(root: Path = ROOT) -> str:
+    """Digest of what every chapter depends on: package, data, pinned packages and environment variables."""
+    digest = hashlib.sha256(json.dumps([os.environ.get(name, "") for name in VARIABLES]).encode())
+    for path in sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()}):
+        digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def chapter_digests(root: Path = ROOT) -> dict[str, str]:
+    """For each notebook a digest of the common inputs and of the code of all notebooks before it."""
+    digest = hashlib.sha256(digest_of_inputs(root).encode())
+    digests = {}
+    for path in sorted(root.glob("book/*.ipynb")):
+        digests[path.stem] = digest.hexdigest()[:16]
+        digest.update(json.dumps(code_of(json.loads(path.read_text(encoding="utf-8")))).encode())
+    return digests | {"": digest.hexdigest()[:16]}
+
+
+def unclean(app) -> Path:
+    """Exists while a build runs and after one that warned or failed."""
+    return Path(app.doctreedir) / "unclean"
+
+
+def begin(app) -> None:
+    """Compute the digests, and remember that this build has not ended well yet."""
+    app.chapter_digests = chapter_digests()
+    app.was_unclean = unclean(app).exists()
+    unclean(app).parent.mkdir(parents=True, exist_ok=True)
+    unclean(app).touch()
+
+
+def outdated(app, env, added, changed, removed) -> list[str]:
+    """All documents if an input or this file changed, or if the last build warned: its warnings must come back."""
+    digest = app.chapter_digests[""] + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    same = getattr(env, "book_digest", None) == digest
+    env.book_digest = digest
+    return [] if same and not app.was_unclean else list(env.found_docs)
+
+
+def stamp(app, docname: str, source: list[str]) -> None:
+    """Write the chapter's digest into its first code cell."""
+    if docname not in app.chapter_digests:
+        return
+    notebook = json.loads(source[0])
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            cell["metadata"]["picojepa_digest"] = app.chapter_digests[docname]
+            break
+    source[0] = json.dumps(notebook)
+
+
+def tidy(app, pagename, templatename, context, doctree) -> None:
+    """Drop Thebe (it declares a constant twice and names a foreign host); let the reader's system choose the mode."""
+    context["default_mode"] = "auto"
+    scripts = context["script_files"]
+    scripts[:] = [s for s in scripts if "thebe" not in str(s) and "THEBE" not in str(getattr(s, "attributes", ""))]
+
+
+def end(app, exception) -> None:
+    """Forget the mark if the build ended well."""
+    if exception is None and not app._warncount:
+        unclean(app).unlink(missing_ok=True)
+
+
+def setup(app) -> dict:
+    """Connect everything."""
+    app.add_js_file(None, body=FONT_AWESOME, priority=1)
+    app.add_js_file(None, body=MATHJAX_SHIM, priority=2)
+    app.connect("builder-inited", begin)
+    app.connect("env-get-outdated", outdated)
+    app.connect("source-read", stamp, priority=100)
+    app.connect("html-page-context", tidy, priority=900)
+    app.connect("build-finished", end)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
