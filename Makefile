@@ -2,7 +2,8 @@
 # PIP_ARGS is handed to pip, PYTHON chooses the interpreter, PICOJEPA_PROFILE the size of the experiment.
 SHELL := /bin/bash
 BIN := .venv/bin
-STAMP := .venv/ready
+# Says that set-up is done, in this very folder: a virtual environment does not survive being moved or copied.
+STAMP := .venv/ready-$(firstword $(shell pwd | cksum))
 
 # Jupyter and Matplotlib want a writable home; without one they get a folder of ours.
 ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)

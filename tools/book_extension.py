@@ -11,7 +11,15 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = ("picojepa/**/*.py", "data/*.csv", "data/*.json", "data/cards/*.json", "data/clips/*", "requirements.lock")
+INPUTS = (
+    "picojepa/**/*.py",
+    "data/*.csv",
+    "data/*.json",
+    "data/cards/*.json",
+    "data/clips/**/*",
+    "data/paper/*",
+    "requirements.lock",
+)
 VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE")
 
 # Font Awesome must not replace the icons of ipywidgets' Play button: the slider beside it would stop working.

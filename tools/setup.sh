@@ -33,14 +33,19 @@ if ! command -v ffmpeg >/dev/null && ! apt_install ffmpeg; then
 fi
 
 if ! python=$(find_python "venv, ensurepip"); then
-    if find_python venv >/dev/null || [ -z "${PYTHON:-}" ]; then apt_install python3 python3-venv || true; fi
+    [ -n "${PYTHON:-}" ] || apt_install python3 python3-venv || true
     python=$(find_python "venv, ensurepip") ||
         fail "no Python 3.11, 3.12 or 3.13 with the venv module (on Debian: sudo apt-get install python3-venv); or name one: make PYTHON=/path/to/python3 ..."
 fi
 
-# A virtual environment does not survive being moved or copied: start anew where its scripts name another place.
-[ "$(head -n 1 .venv/bin/pip 2>/dev/null | cut -c 3- | xargs -r dirname)" = "$PWD/.venv/bin" ] || "$python" -m venv --clear .venv
-mkdir -p .venv/home
+# A virtual environment whose scripts name another folder was moved or copied: start anew.
+case "$(head -n 1 .venv/bin/pip 2>/dev/null)" in
+    "#!$PWD/.venv/bin/"*) ;;
+    *) "$python" -m venv --clear .venv ;;
+esac
+mkdir -p .venv/home .venv/etc/ipython
+# Kernels talk to this machine only; without this line each of them warns that it does not encrypt.
+echo "c.IPKernelApp.log_level = 'ERROR'" >.venv/etc/ipython/ipython_kernel_config.py
 
 echo "set-up: installing packages into .venv (a minute or two, about 2 GB)"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "$@" -c requirements.lock -e '.[book,test]' ||
