@@ -7,6 +7,7 @@ Book: chapter 1.
 
 import hashlib
 import logging
+import re
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,6 +33,7 @@ SPLITS = ("pretrain", "validation")
 UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red, green, blue, as in the paper's code
 STD = (0.229, 0.224, 0.225)
+READ, UNREADABLE = 1, 2  # marks of progress in done.npy; 0: not tried yet
 CHUNK = 64  # videos decoded between two marks of progress
 log = logging.getLogger(__name__)
 
@@ -194,7 +196,9 @@ def normalise(clips: Tensor) -> Tensor:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200] if str(error).strip() else type(error).__name__
+    """What went wrong, without the decoder's source file and line."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return re.sub(r"^\w+, \S+:\d+, ", "", lines[0])[:200]
 
 
 # ---------------------------------------------------------------- all videos
@@ -255,9 +259,9 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     folder = store.result(
         "data.clips", {"clip": asdict(settings.clip), "data": content}, partial(_decode_all, videos, settings.clip)
     )
-    skipped = pd.read_csv(folder / "skipped.csv")
-    readable = ~videos.path.isin(skipped.path)
+    readable = np.load(folder / "done.npy") == READ
     keep = np.flatnonzero(readable)
+    skipped = pd.read_csv(folder / "skipped.csv").assign(path=videos.path[~readable].to_numpy())
     training, centre = np.load(folder / "training.npy", mmap_mode="r"), np.load(folder / "centre.npy", mmap_mode="r")
     if len(keep) < len(videos):
         training, centre = training[keep[keep < len(training)]], centre[keep]
@@ -272,7 +276,7 @@ def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[st
     centre = _array(folder / "centre.npy", (len(videos), *shape))
     done = _array(folder / "done.npy", (len(videos),))
     reasons: dict[int, str] = {}
-    waiting = [i for i in range(len(videos)) if done[i] != 1]
+    waiting = [i for i in range(len(videos)) if done[i] != READ]
 
     def decode(i: int) -> None:
         count = clip.clips_per_video if i < trained else 0
@@ -292,7 +296,7 @@ def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[st
             list(pool.map(decode, chunk))
             training.flush()
             centre.flush()
-            done[chunk] = [2 if i in reasons else 1 for i in chunk]
+            done[chunk] = [UNREADABLE if i in reasons else READ for i in chunk]
             done.flush()
             bar.update(len(chunk))
     _check_unreadable(reasons, videos)

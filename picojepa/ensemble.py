@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from picojepa import pretraining, store
 from picojepa.architecture import Encoder
-from picojepa.config import LABELLED_CLASSES, Settings
+from picojepa.config import LABELLED_CLASSES, ProbeConfig, Settings
 from picojepa.data import Clips, label_numbers, quarters, read_clips
 from picojepa.pretraining import device, encode, seeded
 from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
@@ -119,24 +119,37 @@ def member_rows(clips: Clips, member: str) -> np.ndarray:
     return clips.select(quarter > 0 if member == "General" else quarter == MEMBERS.index(member))
 
 
-def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
-    """Train General and the four Partials on a run's frozen encoder, or find them.
+def fit_members(
+    clips: Clips, features_of: Callable[[np.ndarray], torch.Tensor], config: ProbeConfig
+) -> dict[str, LinearHead]:
+    """Train General and the four Partials on frozen features.
+
+    Args:
+        clips: the videos and their quarters.
+        features_of: row numbers (n,) -> pooled features (n, D).
+        config: training of a head; member number i starts and shuffles with ``seed + i``.
 
     Source: pico-JEPA section 3. Book: chapter 6.
     """
+    heads = {}
+    for number, member in enumerate(MEMBERS):
+        rows = member_rows(clips, member)
+        features, labels = features_of(rows), label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
+        with seeded(config.seed + number):
+            heads[member] = LinearHead(features.shape[1], len(LABELLED_CLASSES))
+        own = replace(config, seed=config.seed + number)
+        train_head(heads[member], features, labels, config.epochs, config.learning_rate, own)
+    return heads
+
+
+def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
+    """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`."""
     width, classes = settings.model.width, len(LABELLED_CLASSES)
 
     def make(folder: Path) -> None:
         encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
-        weights: dict[str, torch.Tensor] = {}
-        for number, member in enumerate(MEMBERS):
-            rows = member_rows(clips, member)
-            labels = label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
-            config = replace(settings.probe, seed=settings.probe.seed + number)
-            with seeded(config.seed):
-                head = LinearHead(width, classes)
-            train_head(head, encode(encoder, clips.centre[rows]), labels, config.epochs, config.learning_rate, config)
-            weights |= {f"{member}.{name}": tensor for name, tensor in head.state_dict().items()}
+        fitted = fit_members(clips, lambda rows: encode(encoder, clips.centre[rows]), settings.probe)
+        weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
         save_file(weights, folder / HEADS)
 
     inputs = {**pretraining.training_inputs(settings, clips), "probe": asdict(settings.probe)}

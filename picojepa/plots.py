@@ -21,8 +21,10 @@ import seaborn as sns
 import torch
 from IPython.display import HTML, Markdown
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from pandas.io.formats.style import Styler
 from sklearn.metrics import confusion_matrix
 from torchcodec.encoders import VideoEncoder
 
@@ -37,6 +39,8 @@ COLOURS = {
     "pre-trained": CONTEXT,
     "supervised": "#7B3F98",
     "colour histogram": "#B58900",
+    "frame differences": "#A0522D",
+    "scene, from the list": "#CC79A7",
     "chance": "#555555",
 }
 CLASS_COLOURS = dict(zip(CLASSES, sns.color_palette("colorblind", 10).as_hex(), strict=True))
@@ -63,6 +67,24 @@ def pretty(name: str) -> str:
     return name.replace("_", " ")
 
 
+def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precision: int = 1) -> Styler:
+    """A table in the page's style, for reading: names without underscores, numbers rounded.
+
+    Args:
+        frame: an index with a name becomes the first column, one without is left out.
+        formats: column -> format of its numbers, such as ``{:.0%}``.
+        precision: digits after the point in all other columns.
+    """
+    frame = (frame.reset_index() if any(frame.index.names) else frame).rename_axis(columns=None)
+    text = frame.select_dtypes(exclude="number").columns
+    shown = frame.map(lambda value: pretty(value) if isinstance(value, str) else value).rename(columns=pretty)
+    styler = shown.style.format({pretty(c): f for c, f in (formats or {}).items()}, precision=precision)
+    cells = [{"selector": "th, td", "props": "padding: 0.15em 0.6em; text-align: right"}]
+    left = {pretty(c): [{"selector": "", "props": "text-align: left"}] for c in text}
+    styler = styler.set_table_styles(cells).set_table_styles(left, overwrite=False)
+    return styler.hide(axis="index").set_table_attributes('class="dataframe"')
+
+
 def source(*definitions: Callable[..., object]) -> Markdown:
     """The source of functions or classes of the package, as the chapter shows it, with a link to the whole file."""
     parts = []
@@ -84,7 +106,11 @@ def show_clips(clips: np.ndarray, titles: Sequence[str]) -> Figure:
         for ax, frame in zip(row, clip, strict=True):
             ax.imshow(np.moveaxis(frame, 0, -1))
             ax.set_axis_off()
-        row[0].set_title(pretty(title), loc="left", fontsize="small")
+        # A long title must not widen its column: the layout sees only a blank.
+        row[0].set_title(" ", loc="left", fontsize="small")
+        row[0].annotate(
+            pretty(title), (0, 1), (0, 4), "axes fraction", "offset points", fontsize="small"
+        ).set_in_layout(False)
     return figure
 
 
@@ -186,45 +212,53 @@ def boxes(
     colours: Mapping[str, str],
     size: tuple[float, float] = (9, 3.6),
 ) -> Figure:
-    """A diagram of named boxes and labelled arrows; a label that starts with ``x`` marks a cut gradient.
+    """A diagram of named boxes and labelled arrows; coloured boxes are networks, the others are data.
 
     Args:
-        places: box text -> (x, y) centre, in inches of the figure.
-        arrows: (from, to, label).
-        colours: box text -> edge colour.
+        places: box text -> (x, y) centre, in inches of the figure; the first line is printed bold.
+        arrows: (from, to, label). A label that starts with ``x`` and a space marks a cut gradient (two strokes
+            across the arrow), one that starts with ``~`` and a space a copy of weights (dashed).
+        colours: box text -> colour of edge and tint.
         size: of the figure in inches.
     """
-    figure, ax = plt.subplots(figsize=size)
+    figure, ax = plt.subplots(figsize=size, layout="none")
+    ax.set_position((0, 0, 1, 1))
     ax.set(xlim=(0, size[0]), ylim=(0, size[1]))
     ax.set_axis_off()
     for text, (x, y) in places.items():
-        ax.add_patch(
-            FancyBboxPatch(
-                (x - 0.75, y - 0.3),
-                1.5,
-                0.6,
-                boxstyle="round,pad=0.05",
-                facecolor="white",
-                edgecolor=colours.get(text, NEUTRAL),
-                linewidth=2,
-            )
-        )
-        ax.text(x, y, text, ha="center", va="center", fontsize=9, color="black")
+        colour = colours.get(text, NEUTRAL)
+        box = FancyBboxPatch((x - 0.8, y - 0.3), 1.6, 0.6, boxstyle="round,pad=0.02,rounding_size=0.1")
+        box.set(facecolor=(*to_rgb(colour), 0.14 if text in colours else 0.0), edgecolor=colour)
+        box.set_linewidth(2 if text in colours else 1)
+        ax.add_patch(box)
+        title, _, rest = text.partition("\n")
+        ax.text(x, y + 0.11 * bool(rest), title, ha="center", va="center", fontsize=9.5, weight="bold")
+        ax.text(x, y - 0.12, rest, ha="center", va="center", fontsize=8.5)
     for start, end, label in arrows:
-        (x0, y0), (x1, y1) = places[start], places[end]
-        steep = abs(y1 - y0) > abs(x1 - x0)
-        tail = (x0, y0 + np.sign(y1 - y0) * 0.36) if steep else (x0 + np.sign(x1 - x0) * 0.81, y0)
-        head = (x1, y1 - np.sign(y1 - y0) * 0.36) if steep else (x1 - np.sign(x1 - x0) * 0.81, y1)
-        ax.add_patch(FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=12, color="#444444"))
-        ax.text(
-            (tail[0] + head[0]) / 2 + (0.08 if steep else 0),
-            (tail[1] + head[1]) / 2 + (0 if steep else 0.1),
-            label,
-            fontsize=8,
-            ha="left" if steep else "center",
-            va="center" if steep else "bottom",
-        )
+        _arrow(ax, np.array(places[start]), np.array(places[end]), label)
     return figure
+
+
+def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, label: str) -> None:
+    """An arrow between the edges of two boxes of `boxes`, with its label beside it."""
+    steep = abs(end[1] - start[1]) > abs(end[0] - start[0])
+    inset = np.array([0, 0.36]) if steep else np.array([0.86, 0])
+    tail, head = start + inset * np.sign(end - start), end - inset * np.sign(end - start)
+    cut, copied = label.startswith("x "), label.startswith("~ ")
+    line = "--" if copied else "-"
+    ax.add_patch(FancyArrowPatch(tail, head, arrowstyle="-|>", mutation_scale=13, color="#444444", linestyle=line))
+    middle = (tail + head) / 2
+    if cut:
+        along = (head - tail) / np.linalg.norm(head - tail)
+        stroke = 0.13 * np.array([-along[1], along[0]]) + 0.05 * along
+        for shift in (-0.04, 0.04):
+            ends = middle + shift * along + np.stack([-stroke, stroke])
+            ax.plot(*ends.T, color="#B00020", linewidth=2)
+    text = label[2:] if cut or copied else label
+    if steep:
+        ax.text(middle[0] + 0.1, middle[1], text, fontsize=8.5, ha="left", va="center")
+    else:
+        ax.text(middle[0], middle[1] + (0.17 if cut else 0.08), text, fontsize=8.5, ha="center", va="bottom")
 
 
 def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
@@ -247,7 +281,7 @@ def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str]
 # ---------------------------------------------------------------- scores
 
 
-def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None = None) -> Figure:
+def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None = None, other: str = NEUTRAL) -> Figure:
     """Accuracies (percent) as horizontal bars with intervals and a line at chance.
 
     Args:
@@ -255,11 +289,12 @@ def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None =
         name: the column that names a bar.
         chance: percent.
         ax: where to draw; default: a figure of its own.
+        other: colour of a bar whose name has none of its own.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(7, 0.42 * len(scores) + 1))
     names = list(scores[name])
-    colours = [next((c for key, c in COLOURS.items() if key in n), NEUTRAL) for n in names]
+    colours = [next((c for key, c in COLOURS.items() if key in n), other) for n in names]
     ax.barh(
         names,
         scores.accuracy,
@@ -276,12 +311,14 @@ def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None =
 
 def confusions(tables: Mapping[str, pd.DataFrame], classes: Sequence[str] = LABELLED_CLASSES) -> Figure:
     """Confusion matrices side by side: rows the truth, columns the answer, cells counts of videos."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.3 * len(tables) + 1.2, 3.6), squeeze=False, sharey=True)
+    figure, axes = plt.subplots(1, len(tables), figsize=(3.1 * len(tables) + 1.8, 4.4), squeeze=False, sharey=True)
     names = [pretty(c) for c in classes]
-    for ax, (title, table) in zip(axes[0], tables.items(), strict=True):
-        counts = confusion_matrix(table.label, table.predicted, labels=list(classes))
+    matrices = [confusion_matrix(t.label, t.predicted, labels=list(classes)) for t in tables.values()]
+    for ax, title, counts in zip(axes[0], tables, matrices, strict=True):
         sns.heatmap(
             counts,
+            vmin=0,
+            vmax=max(m.max() for m in matrices),
             annot=True,
             fmt="d",
             cmap="Blues",
@@ -298,22 +335,32 @@ def confusions(tables: Mapping[str, pd.DataFrame], classes: Sequence[str] = LABE
     return figure
 
 
-def maps(points: Mapping[str, np.ndarray], labels: Sequence[str]) -> Figure:
-    """t-SNE maps side by side, coloured and marked by class."""
+def maps(
+    points: Mapping[str, np.ndarray], labels: Sequence[str], numbers: Mapping[str, np.ndarray] | None = None
+) -> Figure:
+    """t-SNE maps side by side, coloured and marked by class.
+
+    Args:
+        points: title -> map, (n, 2).
+        labels: class of each point, the same in all maps.
+        numbers: title -> small integers (n,) that choose the colours in place of the class; markers still tell it.
+    """
     figure, axes = plt.subplots(1, len(points), figsize=(4 * len(points), 4.4), squeeze=False)
     of_point = np.asarray(labels)
     for ax, (title, xy) in zip(axes[0], points.items(), strict=True):
+        palette = np.array(sns.color_palette("colorblind"))
         for name in dict.fromkeys(labels):
+            chosen = of_point == name
             ax.scatter(
-                *xy[of_point == name].T,
+                *xy[chosen].T,
                 s=14,
                 alpha=0.75,
-                color=CLASS_COLOURS[name],
+                color=palette[numbers[title][chosen]] if numbers and title in numbers else CLASS_COLOURS[name],
                 marker=CLASS_MARKERS[name],
                 label=pretty(name),
                 linewidths=0,
             )
-        ax.set(title=title, xticks=[], yticks=[])
+        ax.set(title=title, xticks=[], yticks=[], xlabel="t-SNE 1 (no unit)", ylabel="t-SNE 2 (no unit)")
     handles, names = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize="small")
+    figure.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize="small", markerscale=1.8)
     return figure

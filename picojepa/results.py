@@ -46,6 +46,19 @@ def paper_counts() -> pd.DataFrame:
     ).astype(int)
 
 
+def paper_scores() -> pd.DataFrame:
+    """Accuracy with its Wilson interval over videos (percent) and n of each model in the paper's Table 2, pooled.
+
+    Source: pico-JEPA Table 2, as counts of videos. Book: chapter 8.
+    """
+    n = sum(PAPER_VALIDATION)
+    rows: list[dict[str, Any]] = []
+    for model, k in paper_counts().sum().items():
+        low, high = wilson(k, n)
+        rows.append({"model": model, "accuracy": 100 * k / n, "low": 100 * low, "high": 100 * high, "n": n})
+    return pd.DataFrame(rows)
+
+
 def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
     """Cells of the paper's Table 2 that are no multiple of one video (granularity check, GRIM).
 
@@ -97,6 +110,66 @@ def seed_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, 
     return float(mean), float(low), float(high)
 
 
+def bootstrap_interval(
+    values: np.ndarray, minus: np.ndarray | None = None, level: float = 0.95, draws: int = 10_000, seed: int = 0
+) -> tuple[float, float, float]:
+    """Mean over videos with a percentile bootstrap interval: (mean, low, high), in the unit of the input.
+
+    Args:
+        values: one number per video, (n,); for two classifiers on the same videos the differences.
+        minus: numbers of other videos, (m,), whose mean is taken off.
+        level: of the interval.
+        draws: how often the videos are drawn again, with replacement.
+        seed: of the draws.
+
+    Book: chapter 8.
+    """
+    rng = np.random.default_rng(seed)
+
+    def means(sample: np.ndarray) -> np.ndarray:
+        return sample[rng.integers(len(sample), size=(draws, len(sample)))].mean(1)  # (draws,)
+
+    values = np.asarray(values, dtype=float)
+    mean, drawn = values.mean(), means(values)
+    if minus is not None:
+        minus = np.asarray(minus, dtype=float)
+        mean, drawn = mean - minus.mean(), drawn - means(minus)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return float(mean), float(low), float(high)
+
+
+def verdict(low: float, high: float) -> str:
+    """The word for a claim that something is above 0, from the ends of its interval.
+
+    Book: chapter 8.
+    """
+    if low > 0:
+        return "supported"
+    return "not supported" if high < 0 else "can not be told here"
+
+
+def claim(text: str, where: str, test: str, interval: tuple[float, float, float], over: str) -> dict[str, str]:
+    """One row of the table of verdicts.
+
+    Args:
+        text: what is claimed.
+        where: where it is claimed.
+        test: the difference that must be above 0.
+        interval: mean, low and high of that difference, in percentage points.
+        over: number and kind of what the interval speaks about.
+    """
+    mean, low, high = interval
+    result = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    return {
+        "claim": text,
+        "where": where,
+        "tested here as": test,
+        "points (95 %)": result,
+        "over": over,
+        "verdict": verdict(low, high),
+    }
+
+
 def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Accuracy with its Wilson interval over videos (percent) and n, one row per group of a prediction table."""
     rows: list[dict[str, Any]] = []
@@ -115,6 +188,21 @@ def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------- our tables
+
+
+def with_intervals(table: pd.DataFrame, decimals: int = 0) -> pd.DataFrame:
+    """Accuracy and its Wilson interval over videos in percent, as text, by class (rows) and member (columns).
+
+    Book: chapter 8.
+    """
+    pooled = score_table(table, ["member"]).assign(label="all videos")
+    scores = pd.concat([score_table(table, ["label", "member"]), pooled])
+    text = [
+        f"{a:.{decimals}f} ({lo:.{decimals}f}–{hi:.{decimals}f})"
+        for a, lo, hi in scores[["accuracy", "low", "high"]].to_numpy()
+    ]
+    wide = scores.assign(text=text).pivot(index="label", columns="member", values="text")
+    return wide.loc[list(dict.fromkeys(scores.label))].rename_axis(index=None, columns=None)
 
 
 def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
@@ -151,7 +239,8 @@ def stored_cards(settings: Settings, clips: Clips) -> pd.DataFrame:
                     "code": card["code"],
                 }
             )
-    return pd.DataFrame(rows).sort_values("date", ignore_index=True)
+    columns = ["stage", "date", "seconds", "machine", "code"]
+    return pd.DataFrame(rows, columns=columns).sort_values("date", ignore_index=True)
 
 
 def run_card(settings: Settings, folder: Path) -> pd.Series:

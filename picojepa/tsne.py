@@ -5,7 +5,10 @@ Book: chapter 7.
 
 import numpy as np
 from sklearn.manifold import TSNE
-from sklearn.neighbors import NearestNeighbors
+from sklearn.metrics import pairwise_distances
+
+from picojepa.config import LABELLED_CLASSES
+from picojepa.data import Clips
 
 
 def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.ndarray:
@@ -23,20 +26,53 @@ def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.nd
     )
 
 
-def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = 10) -> float:
-    """Mean share of a point's nearest neighbours that carry its label, 0 to 1 (the point itself is left out).
+def few_videos(clips: Clips, each: int = 5) -> np.ndarray:
+    """Rows of the first labelled training videos of each of the four classes, in the order of their file names.
+
+    Source: pico-JEPA figure 3 (about five videos of each class, from the training list). Book: chapter 7.
+    """
+    videos = clips.videos[clips.videos.labelled & (clips.videos.split == "pretrain")].sort_values("path")
+    return np.concatenate([videos.index[videos.label == label][:each] for label in LABELLED_CLASSES])
+
+
+def spaced_tokens(tokens: int, videos: int, most: int = 1000) -> np.ndarray:
+    """Numbers of the tokens to draw of every video: all, or evenly spaced ones where the map would grow too large.
+
+    Args:
+        tokens: N, tokens of a clip.
+        videos: how many clips are drawn.
+        most: points that a map may hold.
+    """
+    return np.linspace(0, tokens - 1, min(tokens, max(1, most // videos))).round().astype(int)
+
+
+def shares(points: np.ndarray, labels: np.ndarray, neighbours: int = 10, apart: np.ndarray | None = None) -> np.ndarray:
+    """For each point the share of its nearest neighbours that carry its label, float64 (n,), 0 to 1.
 
     Args:
         points: (n, d), features or a map.
         labels: (n,), class or video of each point.
-        neighbours: how many are asked.
+        neighbours: how many are asked; the point itself never is.
+        apart: (n,), if given, only points that differ from the point in this label are asked.
+
+    Book: chapter 7.
     """
-    neighbours = min(neighbours, len(points) - 1)
-    found = NearestNeighbors(n_neighbors=neighbours).fit(points).kneighbors(return_distance=False)  # (n, neighbours)
-    return float((labels[found] == labels[:, None]).mean())
+    distance = pairwise_distances(np.asarray(points, dtype=np.float64))
+    np.fill_diagonal(distance, np.inf)
+    if apart is not None:
+        distance[apart[:, None] == apart] = np.inf
+    asked = min(neighbours, int(np.isfinite(distance).sum(1).min()))
+    found = distance.argsort(axis=1)[:, :asked]  # (n, asked)
+    return (labels[found] == labels[:, None]).mean(1)
 
 
-def purity_by_chance(labels: np.ndarray) -> float:
-    """Expected purity if neighbours were drawn at random from the other points."""
-    counts = np.unique(labels, return_counts=True)[1]
-    return float((counts * (counts - 1)).sum() / (len(labels) * (len(labels) - 1)))
+def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = 10, apart: np.ndarray | None = None) -> float:
+    """Mean of `shares` over all points, 0 to 1; same arguments."""
+    return float(shares(points, labels, neighbours, apart).mean())
+
+
+def purity_by_chance(labels: np.ndarray, apart: np.ndarray | None = None) -> float:
+    """Expected purity if neighbours were drawn at random from the points that may be asked (see `shares`)."""
+    asked = ~np.eye(len(labels), dtype=bool) if apart is None else apart[:, None] != apart
+    alike = asked & (labels[:, None] == labels)
+    return float((alike.sum(1) / asked.sum(1)).mean())

@@ -1,13 +1,32 @@
-"""Fixtures for running chapters; the seconds they took are printed at the end of the session."""
+"""Fixtures for running chapters and a tiny pipeline; the chapters' seconds are printed at the end of the session."""
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import matplotlib
 import nbformat
+import numpy as np
 import pytest
 from nbclient import NotebookClient
+
+from picojepa import data, ensemble, pretraining, probing, standin
+from picojepa.config import (
+    CLASSES,
+    LABELLED_CLASSES,
+    ClipConfig,
+    ModelConfig,
+    ProbeConfig,
+    Settings,
+    StandInConfig,
+    TrainingConfig,
+)
+
+matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
@@ -50,3 +69,62 @@ def pytest_terminal_summary(terminalreporter) -> None:
         terminalreporter.write_sep("-", "seconds per chapter, profile smoke")
         for name, seconds in SECONDS.items():
             terminalreporter.write_line(f"{seconds:7.1f}  {name}")
+
+
+# The whole experiment in miniature: 4 x 4 x 4 tokens, 80 training and 50 validation videos of one second.
+TINY = Settings(
+    profile="tiny",
+    data=StandInConfig(scale=0.001, validation_scale=0.1, seconds=(1.0, 1.2)),
+    clip=ClipConfig(size=32, clips_per_video=2),
+    model=ModelConfig(patch=8, width=24, depth=1, heads=2, predictor_width=18, predictor_depth=1, predictor_heads=2),
+    training=TrainingConfig(clips=320, batch=16, log_every=1, checkpoint_every=5),
+    probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_clips=96, neighbours=3),
+)
+
+
+@pytest.fixture
+def tiny() -> Settings:
+    """Settings of the tiny pipeline."""
+    return TINY
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder of results, for one test."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("PICOJEPA_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture
+def noise() -> np.ndarray:
+    """Training clips that nothing has to render: uint8 (10, 2, 8, 3, 32, 32), smooth random patterns."""
+    coarse = np.random.default_rng(0).integers(0, 256, (10, 2, 8, 3, 4, 4), dtype=np.uint8)
+    return coarse.repeat(8, axis=-2).repeat(8, axis=-1)
+
+
+@pytest.fixture(scope="session")
+def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, SimpleNamespace]]:
+    """From generated videos to every stored table, on data seeds 1 and 2: {seed: namespace}."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PICOJEPA_CACHE", str(tmp_path_factory.mktemp("pipelines")))
+        patch.setattr(standin, "generate", partial(standin.generate, workers=1))
+        found = {}
+        for seed in (1, 2):
+            settings = replace(TINY, data=replace(TINY.data, seed=seed))
+            clips = data.load_clips(settings)
+            run = pretraining.run(settings, clips)
+            ten, four = probing.make_task(clips, CLASSES), probing.make_task(clips, LABELLED_CLASSES, True)
+            found[seed] = SimpleNamespace(
+                settings=settings,
+                clips=clips,
+                run=run,
+                tasks={"ten": ten, "four": four},
+                probes=probing.probe_run(settings, clips, run, ten),
+                probes_of_four=probing.probe_run(settings, clips, run, four),
+                baselines=probing.probe_baselines(settings, clips, ten),
+                votes=ensemble.predictions(settings, clips, run),
+                heads=ensemble.train_members(settings, clips, run),
+                cache=Path(os.environ["PICOJEPA_CACHE"]),
+            )
+        yield found

@@ -1,0 +1,26 @@
+"""The planted faults of `make mutants` still fit the sources: each is found once and gives other code."""
+
+import pytest
+from conftest import ROOT
+
+from picojepa import store
+from tools.mutants import MUTANTS, Mutant
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.fault)
+def test_a_fault_can_be_planted(mutant):
+    source = (store.PACKAGE / f"{mutant.module}.py").read_text()
+    assert store.parsed_source(mutant.mutate(source)) != store.parsed_source(source)
+    for name in mutant.tests.split():
+        assert (ROOT / "tests" / f"test_{name}.py").is_file()
+
+
+@pytest.mark.parametrize("source", ["nothing of the kind", "F.l1_loss(F.l1_loss("])
+def test_a_text_that_is_not_there_once_is_refused(source):
+    mutant = Mutant("squared error", "pretraining", "F.l1_loss(", "F.mse_loss(", "pretraining")
+    with pytest.raises(ValueError, match="squared error: the text is found [02] times in pretraining.py"):
+        mutant.mutate(source)
+
+
+def test_faults_have_names_of_their_own():
+    assert len({mutant.fault for mutant in MUTANTS}) == len(MUTANTS) >= 12

@@ -1,0 +1,93 @@
+"""Write the results block of README.md and its two pictures from the last build of the book.
+
+Tables are recomputed from the stored predictions; pictures are copied out of the executed notebooks.
+Run it after `make book`.
+"""
+
+import base64
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+
+from picojepa import data, ensemble, pretraining, probing, results
+from picojepa.config import CLASSES, ROOT, settings
+
+START, END = "<!-- results -->", "<!-- /results -->"
+EXECUTED = ROOT / "_build" / "jupyter_execute"
+PICTURES = {"fig-masking-occlusion": "02_masking", "fig-probing-seeds": "05_probing"}
+
+
+def picture(name: str, chapter: str) -> bytes:
+    """PNG of the figure with this name in an executed chapter."""
+    notebook = nbformat.read(EXECUTED / f"{chapter}.ipynb", as_version=4)
+    for cell in notebook.cells:
+        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
+            return next(base64.b64decode(o.data["image/png"]) for o in cell.outputs if "image/png" in o.get("data", {}))
+    raise LookupError(f"no figure {name} in {chapter}; run `make book` first")
+
+
+def beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Two tables in one, cell by cell: ours (paper)."""
+    shared = [c for c in paper.columns if c in ours.columns]
+    rows = {row: [f"{ours.loc[row, c]:.1f} ({paper.loc[row, c]:.1f})" for c in shared] for row in paper.index}
+    return pd.DataFrame.from_dict(rows, orient="index", columns=shared)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """A table in GitHub's Markdown."""
+    lines = ["| | " + " | ".join(map(str, table.columns)) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    return "\n".join(lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in table.iterrows()])
+
+
+def block() -> str:
+    """The text between the two marks."""
+    base = settings()
+    clips = data.load_clips(base)
+    run = pretraining.run(base, clips)
+    votes = ensemble.predictions(base, clips, run)
+    task = probing.make_task(clips, CLASSES)
+    probes = pd.concat([probing.probe_run(base, clips, run, task), probing.probe_baselines(base, clips, task)])
+    scores = results.score_table(probes, ["features", "probe"])
+    scores["95 % interval"] = [f"{low:.1f}-{high:.1f}" for low, high in zip(scores.low, scores.high, strict=True)]
+    cards = results.committed_cards(f"primary-{base.profile}")
+    mean, low, high = results.seed_interval(results.primary_measure(cards).difference)
+    n = int((votes.member == "General").sum())
+    return f"""
+Everything below was written by `python tools/readme.py` from a build of the `{base.profile}` profile. The data is the stand-in, not Kinetics.
+
+**Does pre-training help?** Ten classes, linear probe on frozen features, {len(cards)} pre-training seeds: pre-trained minus random weights
+of the same seed is **{mean:+.1f} points** (95 % interval over seeds {low:+.1f} to {high:+.1f}). One seed beside its baselines, {scores.n.iloc[0]} videos, chance {100 / len(CLASSES):.0f} %:
+
+{markdown(scores.assign(accuracy=scores.accuracy.map("{:.1f}".format)).set_index("features")[["probe", "accuracy", "95 % interval"]])}
+
+![Accuracy of random and pre-trained weights for five seeds](book/images/fig-probing-seeds.png)
+
+**Table 1**, instances:
+
+{markdown(results.table1(base, clips))}
+
+**Table 2**, accuracy in percent on {n} validation videos of four classes: stand-in (paper, on Kinetics). Chance is 25 %.
+
+{markdown(beside(ensemble.accuracy_table(votes), results.paper_table(2)))}
+
+**Table 3**, certainty in percent: stand-in (paper, on Kinetics).
+
+{markdown(beside(ensemble.certainty_table(votes), results.paper_table(3)))}
+
+![What is hidden: masks painted over eight frames](book/images/fig-masking-occlusion.png)
+"""
+
+
+def main() -> None:
+    folder = ROOT / "book" / "images"
+    folder.mkdir(exist_ok=True)
+    for name, chapter in PICTURES.items():
+        (folder / f"{name}.png").write_bytes(picture(name, chapter))
+    path = Path(ROOT / "README.md")
+    before, rest = path.read_text(encoding="utf-8").split(START)
+    path.write_text(before + START + block() + END + rest.split(END)[1], encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
