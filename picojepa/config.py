@@ -50,8 +50,10 @@ class StandInConfig:
     scale: float = 0.208  # share of the paper's training lists; validation is never scaled
     validation_scale: float = 1.0  # share of the validation list, below 1 only for smoke tests
     scene_correlation: float = 0.2  # probability that a video plays in its action's own scene
-    figure_height: tuple[float, float] = (0.45, 0.65)  # standing body / frame height
-    background_contrast: float = 1.0  # 1: background as contrasty as the clothes
+    figure_height: tuple[float, float] = (0.55, 0.75)  # standing body / frame height
+    background_contrast: float = 0.6  # 1: background as contrasty as the clothes
+    variety: float = 0.6  # how much pose at rest, place, camera and light differ between videos; 0: not at all
+    clutter: int = 2  # most still shapes behind the figure
     seconds: tuple[float, float] = (2.0, 3.0)  # length of a video
 
     def __post_init__(self) -> None:
@@ -99,7 +101,7 @@ class MaskConfig:
     """Which cells of the (rows, columns) grid are hidden; see chapter 2."""
 
     strategy: str = "tube"  # tube | multiblock | causal
-    ratio: float = 0.85  # tube: share of the cells that is hidden in every frame
+    ratio: float = 0.75  # tube: share of the cells that is hidden in every frame
     visible_slices: int = 2  # causal: time slices that stay visible
 
     def __post_init__(self) -> None:
@@ -118,7 +120,7 @@ class TrainingConfig:
     final_learning_rate: float = 1e-6
     warmup: float = 0.1  # share of the steps
     weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine between
-    ema: tuple[float, float] = (0.97, 1.0)  # momentum of the target encoder, first and last step
+    ema: tuple[float, float] = (0.9995, 1.0)  # momentum of the target encoder, first and last step
     gradient_clip: float = 1.0  # largest global gradient norm
     seed: int = 0
     mask: MaskConfig = field(default_factory=MaskConfig)
@@ -140,12 +142,12 @@ class TrainingConfig:
 class ProbeConfig:
     """Heads on a frozen encoder, and supervised training beside them."""
 
-    epochs: int = 40
+    epochs: int = 100
     batch: int = 32
-    learning_rate: float = 1e-2
+    learning_rate: float = 1e-1
     weight_decay: float = 0.05
-    attentive_epochs: int = 20
-    attentive_learning_rate: float = 1e-3
+    attentive_epochs: int = 40
+    attentive_learning_rate: float = 3e-3
     supervised_clips: int = 24_000  # clips seen by supervised training from scratch
     neighbours: int = 10  # k of the k-NN probe
     seed: int = 0
@@ -167,15 +169,18 @@ class Settings:
     def __post_init__(self) -> None:
         require(
             self.clip.size >= self.model.patch,
-            f"frames of {self.clip.size} pixels are smaller than a patch of {self.model.patch}",
+            f"frames of {self.clip.size} pixels are smaller than a patch of {self.model.patch}; "
+            "change clip.size or model.patch",
         )
         require(
             self.clip.size % self.model.patch == 0,
-            f"{self.clip.size} pixels do not divide into patches of {self.model.patch}",
+            f"{self.clip.size} pixels do not divide into patches of {self.model.patch}; "
+            "change clip.size or model.patch",
         )
         require(
             self.clip.frames % self.model.tubelet == 0,
-            f"{self.clip.frames} frames do not divide into tubelets of {self.model.tubelet}",
+            f"{self.clip.frames} frames do not divide into tubelets of {self.model.tubelet}; "
+            "change clip.frames or model.tubelet",
         )
 
     @property

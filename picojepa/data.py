@@ -63,6 +63,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise FileNotFoundError(
             f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
         )
+    if not path.read_text(encoding="utf-8").strip():
+        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
     table = pd.read_csv(path, dtype={"path": str, "label": str, "split": str})
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
     if unknown := [c for c in table.columns if c not in known]:
@@ -71,6 +73,8 @@ def read_manifest(path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
     if table.empty:
         raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
+    if (bad := table[list(REQUIRED_COLUMNS)].isna().any(axis=1)).any():
+        raise ValueError(f"{path}: line {int(bad.argmax()) + 2}: empty path or label; fill it or remove the row")
     if "split" not in table:
         table["split"] = "pretrain"
     if wrong := sorted(set(table.split.dropna()) - set(SPLITS)) + ["empty"] * bool(table.split.isna().any()):
@@ -110,7 +114,7 @@ def quarters(videos: pd.DataFrame) -> pd.Series:
 
 def label_numbers(labels: Sequence[str], classes: Sequence[str] = CLASSES) -> Tensor:
     """Class names as int64 numbers, (n,)."""
-    return torch.tensor([classes.index(label) for label in labels])
+    return torch.tensor([classes.index(label) for label in labels], dtype=torch.int64)
 
 
 # ---------------------------------------------------------------- one video
@@ -228,11 +232,10 @@ class Clips:
 
 
 def data_digest(videos: pd.DataFrame) -> str:
-    """Digest of labels, splits and file contents."""
+    """Digest of file names (quarters are cut by them) and contents, labels and splits."""
     hashes = videos.sha256 if "sha256" in videos else [file_hash(Path(p)) for p in videos.path]
-    return store.digest(
-        [list(row) for row in zip(hashes, videos.label, videos.split, videos.labelled.astype(str), strict=True)]
-    )
+    columns = [Path(p).name for p in videos.path], hashes, videos.label, videos.split, videos.labelled.astype(str)
+    return store.digest([list(row) for row in zip(*columns, strict=True)])
 
 
 def file_hash(path: Path) -> str:

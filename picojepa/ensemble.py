@@ -129,11 +129,18 @@ def fit_members(
         features_of: row numbers (n,) -> pooled features (n, D).
         config: training of a head; member number i starts and shuffles with ``seed + i``.
 
+    Raises:
+        ValueError: a member's list lacks a class.
+
     Source: pico-JEPA section 3. Book: chapter 6.
     """
     heads = {}
     for number, member in enumerate(MEMBERS):
         rows = member_rows(clips, member)
+        if missing := [c for c in LABELLED_CLASSES if c not in set(clips.videos.label[rows])]:
+            raise ValueError(
+                f"{member} has no training video of {', '.join(missing)}; add labelled videos of the class"
+            )
         features, labels = features_of(rows), label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
         with seeded(config.seed + number):
             heads[member] = LinearHead(features.shape[1], len(LABELLED_CLASSES))
@@ -152,7 +159,7 @@ def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, Line
         weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
         save_file(weights, folder / HEADS)
 
-    inputs = {**pretraining.training_inputs(settings, clips), "probe": asdict(settings.probe)}
+    inputs = {"run": run.name, "data": clips.digest, "probe": asdict(settings.probe)}
     weights = load_file(store.result("ensemble.heads", inputs, make) / HEADS)
     heads = {}
     for member in MEMBERS:
@@ -181,7 +188,7 @@ def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
         encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
         return decide(clips, task, member_scores(heads, encode(encoder, clips.centre[task.test])))
 
-    inputs = {**pretraining.training_inputs(settings, clips), "probe": asdict(settings.probe)}
+    inputs = {"run": run.name, "data": clips.digest, "probe": asdict(settings.probe)}
     return stored_table("ensemble.predictions", inputs, make)
 
 

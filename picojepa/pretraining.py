@@ -283,6 +283,7 @@ def load_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer,
         return 0
     state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
     _check_geometry(path, json.loads(state["settings"]), asdict(settings.model))
+    _check_geometry(path, _shapes(state["model"]), _shapes(model.state_dict()))
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
@@ -298,10 +299,13 @@ def load_encoder(path: Path, settings: Settings) -> Encoder:
     if not path.is_file():
         raise FileNotFoundError(f"no encoder at {path}; pre-train one (chapter 4)")
     encoder, weights = new_encoder(settings, 0), load_file(path)
-    wanted = {name: list(p.shape) for name, p in encoder.state_dict().items()}
-    _check_geometry(path, {name: list(p.shape) for name, p in weights.items()}, wanted)
+    _check_geometry(path, _shapes(weights), _shapes(encoder.state_dict()))
     encoder.load_state_dict(weights)
     return encoder.to(device()).eval()
+
+
+def _shapes(weights: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in weights.items()}
 
 
 def _check_geometry(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -317,14 +321,14 @@ def run(settings: Settings, clips: Clips) -> Path:
     """Pre-train with these settings, or find the finished run.
 
     Returns:
-        Folder with ``encoder.safetensors`` (the target encoder, which the probes use),
-        ``predictor.safetensors``, ``metrics.jsonl`` and ``card.json``.
+        Folder with ``encoder.safetensors`` (the context encoder, which the probes use; its slow average is
+        not kept), ``predictor.safetensors``, ``metrics.jsonl`` and ``card.json``.
     """
 
     def make(folder: Path) -> dict[str, Any]:
         watched = clips.centre[:: max(1, len(clips.centre) // WATCHED_CLIPS)][:WATCHED_CLIPS]
         model = pretrain(settings, clips.training, folder, watched)
-        save_file(model.target_encoder.state_dict(), folder / "encoder.safetensors")
+        save_file(model.encoder.state_dict(), folder / "encoder.safetensors")
         save_file(model.predictor.state_dict(), folder / "predictor.safetensors")
         (folder / "checkpoint.pt").unlink(missing_ok=True)
         return {

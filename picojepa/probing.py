@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -31,6 +31,7 @@ from picojepa.data import Clips, label_numbers, normalise
 from picojepa.pretraining import device, encode, new_encoder, seeded
 
 PREDICTIONS = "predictions.csv"
+PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's penalty, to choose from
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,17 @@ class Task:
 
 
 def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = False) -> Task:
-    """Videos of the given classes: training rows (of the labelled list, if asked) and validation rows."""
+    """Videos of the given classes: training rows (of the labelled list, if asked) and validation rows.
+
+    Raises:
+        ValueError: a class has no training videos.
+    """
     videos = clips.videos
     ours = videos.label.isin(classes)
     train = clips.select(ours & (videos.split == "pretrain") & (videos.labelled if labelled_only else True))
     test = clips.select(ours & (videos.split == "validation"))
+    if missing := [c for c in classes if c not in set(videos.label[train])]:
+        raise ValueError(f"class without training videos: {', '.join(missing)}; add some or ask about other classes")
     answers = label_numbers(videos.label[train], classes), label_numbers(videos.label[test], classes)
     return Task(classes, train, test, *answers)
 
@@ -138,9 +145,13 @@ def train_head(
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Logistic regression on standardised features, trained to convergence; returns probabilities (n_test, classes).
 
+    How strongly the weights are held small is chosen by cross-validation on the training videos alone.
+
     Book: chapter 5.
     """
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=2000))
+    folds = min(3, int(np.unique(labels, return_counts=True)[1].min()))
+    choose = {"Cs": PENALTIES, "cv": max(2, folds), "scoring": "neg_log_loss", "l1_ratios": (0,)}
+    model = make_pipeline(StandardScaler(), LogisticRegressionCV(**choose, max_iter=1000, use_legacy_attributes=False))
     return model.fit(train, labels).predict_proba(test)
 
 
@@ -263,21 +274,17 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
             [probe_encoder(e, settings, clips, task, name) for name, e in named.items()], ignore_index=True
         )
 
-    inputs = {
-        **pretraining.training_inputs(settings, clips),
-        "probe": asdict(settings.probe),
-        "classes": task.classes,
-        "train": len(task.train),
-    }
-    return stored_table("probing.run", inputs, make)
+    return stored_table("probing.run", {"run": run.name, **task_inputs(settings, clips, task)}, make)
 
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
     """Predictions of the baselines, found again or made."""
-    inputs = {
-        **pretraining.training_inputs(settings, clips),
-        "probe": asdict(settings.probe),
-        "classes": task.classes,
-        "train": len(task.train),
-    }
+    inputs = task_inputs(settings, clips, task)
     return stored_table("probing.baselines", inputs, partial(baselines, settings, clips, task))
+
+
+def task_inputs(settings: Settings, clips: Clips, task: Task) -> dict[str, Any]:
+    """What shapes the answers to a task, for keys."""
+    question = [task.classes, task.train.tolist(), task.train_labels.tolist(), task.test.tolist()]
+    shared = pretraining.training_inputs(settings, clips)
+    return {**shared, "probe": asdict(settings.probe), "task": store.digest(question)}

@@ -111,7 +111,7 @@ def _row(config: StandInConfig, split: str, label: str, number: int, labelled: b
 MANNER = {
     "period": (0.7, 1.4),  # seconds of one cycle
     "start": (0, 1),  # cycles already done at the first frame
-    "size": (0.8, 1.25),  # factor on every amplitude
+    "size": (1.0, 1.35),  # factor on every amplitude
     "lean": (-0.15, 0.45),  # radians that the torso leans forward at rest
     "crouch": (0, 1),  # 0 upright ... 1 deep in the knees
     "stance": (0.04, 0.16),  # half the distance between the feet
@@ -121,9 +121,14 @@ MANNER = {
 }
 
 
-def draw_numbers(ranges: Mapping[str, tuple[float, float]], rng: np.random.Generator) -> Numbers:
-    """Draw one number from each range, as attributes of these names."""
-    return Numbers(**{name: rng.uniform(low, high) for name, (low, high) in ranges.items()})
+VARIED = ("lean", "crouch", "stance", "across", "down", "turn", "drift", "light")  # ranges that ``variety`` narrows
+
+
+def draw_numbers(ranges: Mapping[str, tuple[float, float]], rng: np.random.Generator, variety: float = 1.0) -> Numbers:
+    """Draw one number from each range, as attributes of these names; ``variety`` narrows some about their middle."""
+    numbers = {name: rng.uniform(low, high) for name, (low, high) in ranges.items()}
+    middles = {name: sum(ranges[name]) / 2 for name in VARIED if name in ranges}
+    return Numbers(**numbers | {name: middle + variety * (numbers[name] - middle) for name, middle in middles.items()})
 
 
 @dataclass(frozen=True)
@@ -260,6 +265,8 @@ def archery(c: float, m: Numbers) -> Pose:
 ACTIONS: dict[str, Callable[[float, Numbers], Pose]] = {name: globals()[name] for name in CLASSES}
 
 
+DUSK = 0.6  # factor on the scenes' brightness: the figures are lit, so that they stand out
+
 # The scene: hue, saturation, brightness, and a texture, 0 ... 1, of x and y (frame heights) and smooth noise.
 SCENES: dict[str, tuple[float, float, float, Callable[..., NDArray[Any]]]] = {
     "abseiling": (0.07, 0.25, 0.50, lambda x, y, noise: np.abs(2 * noise(9) - 1)),  # rock
@@ -293,7 +300,7 @@ def background(scene: str, shape: tuple[int, int], contrast: float, rng: np.rand
     points = (columns + 1j * rows) * rect(rng.uniform(0.7, 1.3), rng.normal(0, 0.12)) + shift
     hue, saturation, brightness, texture = SCENES[scene]
     hue, saturation = hue + rng.normal(0, 0.05), saturation * rng.uniform(0.6, 1.3)
-    brightness, swing = brightness + rng.normal(0, 0.1), 0.25 * contrast * rng.uniform(0.5, 1.0)
+    brightness, swing = DUSK * brightness + rng.normal(0, 0.05), 0.25 * contrast * rng.uniform(0.5, 1.0)
     dark, light = (np.array(colour(hue + 0.1 * sign, saturation, brightness + sign * swing)) for sign in (-1, 1))
     pattern = np.asarray(texture(points.real, points.imag, noise), dtype=np.float32)[..., None]
     return Image.fromarray((dark + pattern * (light - dark)).astype(np.uint8))
@@ -305,7 +312,7 @@ LOOK = {
     "down": (0.46, 0.62),  # ... and of its height
     "turn": (-0.15, 0.15),  # radians
     "mirror": (-1, 1),  # below 0: looks to the left
-    "thickness": (0.05, 0.08),  # of a limb, body heights
+    "thickness": (0.08, 0.12),  # of a limb, body heights
     "head": (0.85, 1.2),  # factor on the head's radius
     "depth": (0, 0.1),  # distance between near and far shoulder as it is seen
     "glasses": (0, 1),  # below 0.4: wears some
@@ -319,9 +326,9 @@ LOOK = {
     "light_start": (0, 1),  # cycles
 }
 COLOURS = {  # hue, saturation, brightness
-    "skin": ((0.03, 0.09), (0.3, 0.6), (0.35, 1.0)),
-    "shirt": ((0, 1), (0, 0.9), (0.1, 1.0)),
-    "trousers": ((0, 1), (0, 0.7), (0.05, 0.8)),
+    "skin": ((0.03, 0.09), (0.3, 0.6), (0.7, 1.0)),
+    "shirt": ((0, 1), (0, 0.5), (0.75, 1.0)),
+    "trousers": ((0, 1), (0, 0.5), (0.6, 0.9)),
     "tool": ((0, 1), (0, 0.5), (0.1, 0.9)),  # also hair and glasses
 }
 
@@ -387,7 +394,7 @@ def draw_clutter(rng: np.random.Generator, count: int, largest: float, size: tup
     shapes = []
     for _ in range(count):
         corner, extent = rng.random(2) * size, rng.uniform(0.04, largest, 2) * size
-        fill = colour(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.1, 1))
+        fill = colour(rng.random(), rng.uniform(0, 0.8), rng.uniform(0.1, 0.5))
         shapes.append((bool(rng.random() < 0.5), complex(*corner), complex(*extent), fill))
     return shapes
 
@@ -412,12 +419,13 @@ def render(row: Mapping[str, Any], config: StandInConfig) -> Video:
     """
     # One stream per factor: another scene leaves the motion as it is, and the other way round.
     motion, body, scenery = (np.random.default_rng([int(row["seed"]), stream]) for stream in range(3))
-    action, manner, look = ACTIONS[row["label"]], draw_numbers(MANNER, motion), draw_numbers(LOOK, body)
+    action = ACTIONS[row["label"]]
+    manner, look = draw_numbers(MANNER, motion, config.variety), draw_numbers(LOOK, body, config.variety)
     colours = {name: colour(*(body.uniform(*r) for r in ranges)) for name, ranges in COLOURS.items()}
     width, height = size = int(row["width"]), int(row["height"])
     unit = SUPERSAMPLING * height * body.uniform(*config.figure_height)
-    behind = draw_clutter(body, int(body.integers(2, 6)), 0.3, size)
-    before = draw_clutter(body, int(body.integers(0, 3)), 0.12, size)
+    behind = draw_clutter(body, round(body.random() * config.clutter), 0.3, size)
+    before = draw_clutter(body, round(body.random() * config.clutter / 2), 0.12, size)
     shape = SUPERSAMPLING * (height + 2 * MARGIN), SUPERSAMPLING * (width + 2 * MARGIN)
     backdrop = background(row["scene"], shape, config.background_contrast, scenery)
     paint_clutter(ImageDraw.Draw(backdrop), behind, complex(MARGIN, MARGIN))

@@ -11,13 +11,13 @@ from tools.mutants import MUTANTS, Mutant
 def test_a_fault_can_be_planted(mutant):
     source = (store.PACKAGE / f"{mutant.module}.py").read_text()
     assert store.parsed_source(mutant.mutate(source)) != store.parsed_source(source)
-    for name in mutant.tests.split():
+    for name in mutant.tests:
         assert (ROOT / "tests" / f"test_{name}.py").is_file()
 
 
 @pytest.mark.parametrize("source", ["nothing of the kind", "F.l1_loss(F.l1_loss("])
 def test_a_text_that_is_not_there_once_is_refused(source):
-    mutant = Mutant("squared error", "pretraining", "F.l1_loss(", "F.mse_loss(", "pretraining")
+    mutant = Mutant("squared error", "pretraining", ("pretraining",), "F.l1_loss(", "F.mse_loss(")
     with pytest.raises(ValueError, match="squared error: the text is found [02] times in pretraining.py"):
         mutant.mutate(source)
 

@@ -1,4 +1,4 @@
-"""The training step against a slow reference, stop-gradient, EMA, schedules, sampling, interruption, bad checkpoints."""
+"""The training step against a slow reference, stop-gradient, EMA, schedules, sampling, interruption, bad input."""
 
 import json
 import math
