@@ -243,9 +243,9 @@ def pretrain(settings: Settings, clips: np.ndarray, folder: Path, watched: np.nd
 
 
 def watch(model: JEPA, folder: Path, watched: np.ndarray | None, row: dict[str, float]) -> None:
-    """Append a row to ``metrics.jsonl``, with spread and effective rank of the target features."""
+    """Append a row to ``metrics.jsonl``, with spread and effective rank of the context encoder's features."""
     if watched is not None:
-        row["spread"], row["effective_rank"] = spread_and_rank(encode(model.target_encoder, watched))
+        row["spread"], row["effective_rank"] = spread_and_rank(encode(model.encoder, watched))
     with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
         file.write(json.dumps({**row, "time": time.time()}) + "\n")
 

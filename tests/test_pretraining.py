@@ -382,7 +382,7 @@ def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch):
     assert (card["steps"], card["clips"], card["seed"]) == (20, 320, 0)
 
 
-def test_a_stored_run_keeps_the_target_encoder(pipelines):
+def test_a_stored_run_keeps_the_encoder_that_was_watched(pipelines):
     pipeline = pipelines[1]
     encoder = pretraining.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
     assert not encoder.training
