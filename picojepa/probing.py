@@ -21,6 +21,7 @@ from sklearn.linear_model import LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -152,7 +153,8 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
     folds = min(3, int(np.unique(labels, return_counts=True)[1].min()))
     choose = {"Cs": PENALTIES, "cv": max(2, folds), "scoring": "neg_log_loss", "l1_ratios": (0,)}
     model = make_pipeline(StandardScaler(), LogisticRegressionCV(**choose, max_iter=1000, use_legacy_attributes=False))
-    return model.fit(train, labels).predict_proba(test)
+    with threadpool_limits(1):  # on matrices this small, threads wait for each other twenty times longer than they work
+        return model.fit(train, labels).predict_proba(test)
 
 
 def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbours: int) -> np.ndarray:
