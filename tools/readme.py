@@ -50,16 +50,20 @@ def block() -> str:
     probes = pd.concat([probing.probe_run(base, clips, run, task), probing.probe_baselines(base, clips, task)])
     scores = results.score_table(probes, ["features", "probe"])
     scores["95 % interval"] = [f"{low:.1f}-{high:.1f}" for low, high in zip(scores.low, scores.high, strict=True)]
+    scores["accuracy"] = scores.accuracy.map("{:.1f}".format)
     cards = results.committed_cards(f"primary-{base.profile}")
     mean, low, high = results.seed_interval(results.primary_measure(cards).difference)
     n = int((votes.member == "General").sum())
     return f"""
-Everything below was written by `python tools/readme.py` from a build of the `{base.profile}` profile. The data is the stand-in, not Kinetics.
+Everything below was written by `python tools/readme.py` from a build of the `{base.profile}` profile. The data is the
+stand-in, not Kinetics.
 
-**Does pre-training help?** Ten classes, linear probe on frozen features, {len(cards)} pre-training seeds: pre-trained minus random weights
-of the same seed is **{mean:+.1f} points** (95 % interval over seeds {low:+.1f} to {high:+.1f}). One seed beside its baselines, {scores.n.iloc[0]} videos, chance {100 / len(CLASSES):.0f} %:
+**Does pre-training help?** Ten classes, linear probe on frozen features, {len(cards)} pre-training seeds:
+pre-trained minus random weights of the same seed is **{mean:+.1f} points** (95 % interval over seeds {low:+.1f} to
+{high:+.1f}). One seed beside its baselines, {scores.n.iloc[0]} videos, 95 % interval over videos,
+chance {100 / len(CLASSES):.0f} %:
 
-{markdown(scores.assign(accuracy=scores.accuracy.map("{:.1f}".format)).set_index("features")[["probe", "accuracy", "95 % interval"]])}
+{markdown(scores.set_index("features")[["probe", "accuracy", "95 % interval"]])}
 
 ![Accuracy of random and pre-trained weights for five seeds](book/images/fig-probing-seeds.png)
 
@@ -67,7 +71,8 @@ of the same seed is **{mean:+.1f} points** (95 % interval over seeds {low:+.1f} 
 
 {markdown(results.table1(base, clips))}
 
-**Table 2**, accuracy in percent on {n} validation videos of four classes: stand-in (paper, on Kinetics). Chance is 25 %.
+**Table 2**, accuracy in percent on {n} validation videos of four classes: stand-in (paper, on Kinetics).
+Chance is 25 %.
 
 {markdown(beside(ensemble.accuracy_table(votes), results.paper_table(2)))}
 
