@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegressionCV
+from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -146,13 +146,15 @@ def train_head(
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Logistic regression on standardised features, trained to convergence; returns probabilities (n_test, classes).
 
-    How strongly the weights are held small is chosen by cross-validation on the training videos alone.
+    How strongly the weights are held small is chosen by cross-validation on the training videos alone;
+    with a single video in some class nothing can be chosen, and the penalty is 1.
 
     Book: chapter 5.
     """
-    folds = min(3, int(np.unique(labels, return_counts=True)[1].min()))
-    choose = {"Cs": PENALTIES, "cv": max(2, folds), "scoring": "neg_log_loss", "l1_ratios": (0,)}
-    model = make_pipeline(StandardScaler(), LogisticRegressionCV(**choose, max_iter=1000, use_legacy_attributes=False))
+    rarest = int(np.unique(labels, return_counts=True)[1].min())
+    choice = {"Cs": PENALTIES, "cv": min(3, rarest), "scoring": "neg_log_loss", "l1_ratios": (0,)}
+    fit = LogisticRegressionCV(**choice, max_iter=1000, use_legacy_attributes=False) if rarest > 1 else None
+    model = make_pipeline(StandardScaler(), fit or LogisticRegression(max_iter=1000))
     with threadpool_limits(1):  # on matrices this small, threads wait for each other twenty times longer than they work
         return model.fit(train, labels).predict_proba(test)
 

@@ -8,6 +8,10 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from picojepa import probing, results, store
@@ -77,8 +81,9 @@ def test_a_probe_gives_the_same_answer_twice(probe, separable, tiny):
     np.testing.assert_array_equal(probe(train, labels, test, tiny), probe(train, labels, test, tiny))
 
 
-def test_linear_probe_is_at_the_minimum_of_its_loss(separable):
+def test_linear_probe_is_at_the_minimum_of_its_loss(separable, monkeypatch):
     """The penalised cross-entropy, minimised with torch from another start, gives the same probabilities."""
+    monkeypatch.setattr(probing, "PENALTIES", (0.1,))
     train, labels, test, _ = separable
     x, y = train.mean(1).double(), torch.from_numpy(labels)
     mean, std = x.mean(0), x.std(0, unbiased=False)
@@ -97,6 +102,32 @@ def test_linear_probe_is_at_the_minimum_of_its_loss(separable):
     np.testing.assert_allclose(
         probing.linear_probe(x.numpy(), labels, test.mean(1).double().numpy()), wanted, atol=1e-3
     )
+
+
+def test_linear_probe_takes_the_penalty_that_three_folds_like_best(separable, monkeypatch):
+    """Every penalty alone, then the cross-entropy of held-out training videos; test videos have no say."""
+    train, labels, test, _ = separable
+    x, y, held_out = train.mean(1).numpy()[:120], labels[:120], test.mean(1).numpy()
+    y = np.where(np.random.default_rng(0).random(120) < 0.3, (y + 1) % 4, y)  # noise makes a strong penalty better
+    chosen = probing.linear_probe(x, y, held_out)
+    scaled, loss, answers = StandardScaler().fit_transform(x), {}, {}
+    for penalty in probing.PENALTIES:
+        loss[penalty] = np.mean(
+            [
+                log_loss(
+                    y[out],
+                    LogisticRegression(C=penalty, max_iter=1000).fit(scaled[kept], y[kept]).predict_proba(scaled[out]),
+                )
+                for kept, out in StratifiedKFold(3).split(scaled, y)
+            ]
+        )
+        with monkeypatch.context() as patch:
+            patch.setattr(probing, "PENALTIES", (penalty,))
+            answers[penalty] = probing.linear_probe(x, y, held_out)
+    best = min(loss, key=loss.get)
+    np.testing.assert_allclose(chosen, answers[best], atol=1e-3)
+    others = [np.abs(answers[c] - chosen).max() for c in loss if c != best]
+    assert min(others) > 0.01, "penalties that give the same answers would test nothing"
 
 
 def test_knn_against_brute_force(separable):

@@ -1,7 +1,8 @@
 """The stand-in data set: deterministic, counted like the paper's lists, resumable."""
 
 import io
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 from torchcodec.decoders import VideoDecoder
 
 from picojepa import standin
-from picojepa.config import CLASSES, LABELLED_CLASSES, PAPER_PRETRAINING, PROFILES, StandInConfig
+from picojepa.config import CLASSES, DATA, LABELLED_CLASSES, PAPER_PRETRAINING, PROFILES, StandInConfig
 
 SMALL = StandInConfig(scale=0.001, validation_scale=0.01, seconds=(0.3, 0.5))
 
@@ -134,3 +135,12 @@ def test_complete_folder_is_read_not_made(folder, monkeypatch):
 def test_another_configuration_is_refused(folder):
     with pytest.raises(ValueError, match="generator.json.*delete"):
         standin.generate(replace(SMALL, seed=2), folder)
+
+
+def test_the_committed_manifest_is_what_the_generator_plans():
+    """Hashes belong to the machine where the files were made and are not compared."""
+    settings = PROFILES["laptop"]
+    listed = pd.read_csv(DATA / "standin" / "laptop.csv")
+    pd.testing.assert_frame_equal(listed.drop(columns="sha256"), standin.plan(settings.data), check_exact=False)
+    made = json.loads((DATA / "standin" / "laptop.json").read_text())
+    assert made == {"version": standin.VERSION, "config": json.loads(json.dumps(asdict(settings.data)))}

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 INPUTS = (
     "picojepa/**/*.py",
     "data/*.csv",
-    "data/*.json",
+    "data/standin/*",
     "data/cards/*.json",
     "data/clips/**/*",
     "data/paper/*",
