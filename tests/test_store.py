@@ -83,7 +83,7 @@ def test_editing_a_formula_drops_the_key(package, module, old, new):
 
 def test_code_that_a_stage_does_not_use_leaves_its_key(package):
     before = store.code_digest("pretraining", package)
-    edit(package / "probing.py", "max_iter=1000", "max_iter=999")
+    edit(package / "probing.py", "0.01, 0.1, 1, 10, 100", "0.01, 0.1, 1, 10")
     assert store.code_digest("pretraining", package) == before
     assert store.code_digest("ensemble", package) != store.code_digest("ensemble")
 

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -51,22 +52,22 @@ def read_mutants(text: str) -> list[Mutant]:
 MUTANTS = read_mutants((ROOT / "tools" / "mutants.txt").read_text(encoding="utf-8"))
 
 
-def copy_project(folder: Path, change: Mutant | None) -> None:
-    """Copy what the tests need, broken if asked."""
+def copy_project(project: Path, folder: Path) -> None:
+    """Copy what the tests need."""
     for name in COPIED:
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=LEFT_OUT)
+        if (project / name).is_dir():
+            shutil.copytree(project / name, folder / name, ignore=LEFT_OUT)
         else:
-            shutil.copy(ROOT / name, folder / name)
-    if change:
-        path = folder / "picojepa" / f"{change.module}.py"
-        path.write_text(change.mutate(path.read_text(encoding="utf-8")), encoding="utf-8")
+            shutil.copy(project / name, folder / name)
 
 
-def run_tests(tests: tuple[str, ...], change: Mutant | None = None) -> tuple[int, str]:
-    """Run test files against a copy, until the first failure; return pytest's exit code and output."""
+def run_tests(project: Path, tests: tuple[str, ...], change: Mutant | None = None) -> tuple[int, str]:
+    """Run test files against a copy, broken if asked, until the first failure; return pytest's exit code and output."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
-        copy_project(Path(folder), change)
+        copy_project(project, Path(folder))
+        if change:
+            path = Path(folder) / "picojepa" / f"{change.module}.py"
+            path.write_text(change.mutate(path.read_text(encoding="utf-8")), encoding="utf-8")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOJEPA_")}
         environment |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
         check = f"import sys, picojepa; sys.exit(picojepa.__file__ != {folder + '/picojepa/__init__.py'!r})"
@@ -77,27 +78,34 @@ def run_tests(tests: tuple[str, ...], change: Mutant | None = None) -> tuple[int
     return done.returncode, done.stdout + done.stderr
 
 
-def trial(change: Mutant) -> tuple[Mutant, bool, str]:
+def trial(project: Path, change: Mutant) -> tuple[Mutant, bool, str]:
     """Whether a fault is noticed, and by which test."""
-    code, output = run_tests(change.tests, change)
+    code, output = run_tests(project, change.tests, change)
     failed = re.search(r"^(?:FAILED|ERROR) tests/(\S+)", output, re.MULTILINE)
     return change, code == 1 and failed is not None, failed[1] if failed else f"pytest's exit code is {code}"
 
 
-def main() -> int:
-    """Run the mutants and print one line for each."""
-    chosen = [m for m in MUTANTS if " ".join(sys.argv[1:]) in m.fault]
+def try_all(project: Path, chosen: list[Mutant]) -> int:
+    """Run the mutants of a project and print one line for each; 1 if one survives, 2 if the tests fail without."""
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        for code, output in pool.map(run_tests, sorted({(name,) for m in chosen for name in m.tests})):
+        files = sorted({(name,) for change in chosen for name in change.tests})
+        for code, output in pool.map(partial(run_tests, project), files):
             if code:
                 print(output[-2000:], "The tests fail without any fault: mend that first.", sep="\n")
                 return 2
         survivors = 0
-        for change, caught, by in pool.map(trial, chosen):
+        for change, caught, by in pool.map(partial(trial, project), chosen):
             survivors += not caught
             print(f"{'caught  ' if caught else 'SURVIVED'}  {change.fault:38}  {by}", flush=True)
     print(f"{len(chosen) - survivors} of {len(chosen)} faults are caught.")
     return int(survivors > 0)
+
+
+def main() -> int:
+    """Try the faults on the project as it is now: whoever edits meanwhile changes no verdict."""
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy_project(ROOT, Path(folder))
+        return try_all(Path(folder), [m for m in MUTANTS if " ".join(sys.argv[1:]) in m.fault])
 
 
 if __name__ == "__main__":
