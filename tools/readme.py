@@ -1,30 +1,29 @@
 """Write the results block of README.md and its two pictures from the last build of the book.
 
-Tables are recomputed from the stored predictions; pictures are copied out of the executed notebooks.
+Tables are recomputed from the stored predictions; pictures are copied out of the built pages.
 Run it after `make book`.
 """
 
-import base64
 from pathlib import Path
 
-import nbformat
 import pandas as pd
+from bs4 import BeautifulSoup
 
 from picojepa import data, ensemble, pretraining, probing, results
 from picojepa.config import CLASSES, ROOT, settings
 
 START, END = "<!-- results -->", "<!-- /results -->"
-EXECUTED = ROOT / "_build" / "jupyter_execute"
+BUILT = ROOT / "_build" / "html"
 PICTURES = {"fig-masking-occlusion": "02_masking", "fig-probing-seeds": "05_probing"}
 
 
 def picture(name: str, chapter: str) -> bytes:
-    """PNG of the figure with this name in an executed chapter."""
-    notebook = nbformat.read(EXECUTED / f"{chapter}.ipynb", as_version=4)
-    for cell in notebook.cells:
-        if cell.metadata.get("mystnb", {}).get("figure", {}).get("name") == name:
-            return next(base64.b64decode(o.data["image/png"]) for o in cell.outputs if "image/png" in o.get("data", {}))
-    raise LookupError(f"no figure {name} in {chapter}; run `make book` first")
+    """PNG of the figure with this name on a built page."""
+    page = BeautifulSoup((BUILT / f"{chapter}.html").read_text(encoding="utf-8"), "html.parser")
+    figure = page.find(id=name)
+    if figure is None:
+        raise LookupError(f"no figure {name} in {chapter}; run `make book` first")
+    return (BUILT / figure.find("img")["src"]).read_bytes()
 
 
 def beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
