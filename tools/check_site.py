@@ -7,7 +7,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Locator, Page, sync_playwright
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -22,23 +22,31 @@ SHOWN = """box => {
 
 def sliders(page: Page) -> list[str]:
     """What is wrong with the sliders: an arrow key on each must change what is shown in its box."""
-    if not page.locator('script[type="application/vnd.jupyter.widget-state+json"]').count():
+    if not page.locator('script[type="application/vnd.jupyter.widget-view+json"]').count():
         return []
     page.wait_for_selector(".jupyter-widgets", timeout=20_000)
     wrong = []
     boxes = page.locator(
         "xpath=//*[contains(@class, 'widget-vbox')][not(ancestor::*[contains(@class, 'widget-vbox')])]"
     )
-    for box in boxes.all():
-        for handle in box.locator(".noUi-handle").all():
-            before = box.evaluate(SHOWN)
-            at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
-            handle.focus()
-            page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
-            page.wait_for_timeout(300)
-            if box.evaluate(SHOWN) == before:
-                wrong.append("a slider changes nothing but itself")
+    for tab in page.locator(".widget-tab .lm-TabBar-tab").all() or [None]:
+        if tab is not None:
+            tab.click()
+        for box in boxes.all():
+            for handle in box.locator(".noUi-handle").all():
+                if handle.is_visible() and not changes(page, box, handle):
+                    wrong.append("a slider changes nothing but itself")
     return wrong
+
+
+def changes(page: Page, box: Locator, handle: Locator) -> bool:
+    """Whether an arrow key on a slider's handle changes what its box shows."""
+    before = box.evaluate(SHOWN)
+    at_end = handle.get_attribute("aria-valuenow") == handle.get_attribute("aria-valuemax")
+    handle.focus()
+    page.keyboard.press("ArrowLeft" if at_end else "ArrowRight")
+    page.wait_for_timeout(300)
+    return box.evaluate(SHOWN) != before
 
 
 def check(page: Page, path: Path) -> list[str]:
