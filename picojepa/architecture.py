@@ -5,11 +5,18 @@ Letters: B clips, C channels, T frames, H, W pixels, N tokens, D width of the en
 Book: chapter 3.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from picojepa.config import Settings
+from picojepa.masking import MASKS_PER_CLIP
+
+LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 256}  # tokens; beyond them the fused attention kernel is better
+SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
 
 
 def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -47,12 +54,35 @@ def sine_cosine_positions(grid: tuple[int, int, int], width: int) -> Tensor:
     return torch.cat(parts, dim=1)
 
 
+def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
+    """Attention: every query gets a mean of the values, weighted by how well it fits their keys.
+
+    PyTorch's fused kernel does this. On CPUs, and for sequences as short as here, plain matrix products
+    are faster, some heads at a time so that their scores stay in the processor's cache.
+
+    Args:
+        query, key, value: (B, heads, N, D / heads).
+        dropout: probability with which a weight is set to zero.
+
+    Returns:
+        (B, heads, N, D / heads).
+
+    Source: V-JEPA's Vision Transformer; the measurements are in LOG.md. Book: chapter 3.
+    """
+    tokens, size = query.shape[-2:]
+    if query.is_cuda or dropout or tokens > LONG_SEQUENCE.get(query.dtype, 256):
+        return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
+    heads = max(1, SCORES_AT_A_TIME // tokens**2)
+    parts = zip(*(x.reshape(-1, tokens, size).split(heads) for x in (query * size**-0.5, key, value)), strict=True)
+    return torch.cat([(q @ k.transpose(1, 2)).softmax(-1) @ v for q, k, v in parts]).reshape(query.shape)
+
+
 class Attention(nn.Module):
     """Multi-head self-attention over all tokens of a clip: (B, N, D) -> (B, N, D)."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.qkv = nn.Linear(width, 3 * width)
         self.out = nn.Linear(width, width)
 
@@ -61,26 +91,25 @@ class Attention(nn.Module):
         batch, tokens, width = x.shape
         qkv = self.qkv(x).reshape(batch, tokens, 3, self.heads, width // self.heads)
         query, key, value = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, N, D / heads)
-        mixed = F.scaled_dot_product_attention(query, key, value)
+        mixed = attend(query, key, value, self.dropout if self.training else 0.0)
         return self.out(mixed.transpose(1, 2).reshape(batch, tokens, width))
 
 
 class Block(nn.Module):
     """Pre-norm Transformer block: attention, then a two-layer network, each with a residual."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: float, dropout: float = 0.0) -> None:
         super().__init__()
         hidden = int(width * mlp_ratio)
-        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads)
-        self.norm2, self.mlp = (
-            nn.LayerNorm(width),
-            nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width)),
-        )
+        self.norm1, self.attention = nn.LayerNorm(width), Attention(width, heads, dropout)
+        self.norm2 = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) -> (B, N, D)."""
-        x = x + self.attention(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
+        x = x + self.dropout(self.attention(self.norm1(x)))
+        return x + self.dropout(self.mlp(self.norm2(x)))
 
 
 def gather_tokens(x: Tensor, numbers: Tensor) -> Tensor:
@@ -100,7 +129,9 @@ class Encoder(nn.Module):
         self.patch, self.tubelet = model.patch, model.tubelet
         self.embed = nn.Linear(3 * model.tubelet * model.patch**2, model.width)
         self.positions = nn.Parameter(sine_cosine_positions(settings.grid, model.width))  # learned, from a fixed start
-        self.blocks = nn.ModuleList(Block(model.width, model.heads, model.mlp_ratio) for _ in range(model.depth))
+        self.blocks = nn.ModuleList(
+            Block(model.width, model.heads, model.mlp_ratio, model.dropout) for _ in range(model.depth)
+        )
         self.norm = nn.LayerNorm(model.width)
         initialise(self)
 
@@ -144,28 +175,31 @@ class Predictor(nn.Module):
         super().__init__()
         model = settings.model
         self.enter = nn.Linear(model.width, model.predictor_width)
-        self.mask_token = nn.Parameter(torch.zeros(model.predictor_width))
+        kinds = MASKS_PER_CLIP[settings.training.mask.strategy]
+        self.mask_tokens = nn.Parameter(torch.zeros(kinds, model.predictor_width))
         self.register_buffer("positions", sine_cosine_positions(settings.grid, model.predictor_width))
         self.blocks = nn.ModuleList(
-            Block(model.predictor_width, model.predictor_heads, model.mlp_ratio) for _ in range(model.predictor_depth)
+            Block(model.predictor_width, model.predictor_heads, model.mlp_ratio, model.dropout)
+            for _ in range(model.predictor_depth)
         )
         self.norm = nn.LayerNorm(model.predictor_width)
         self.leave = nn.Linear(model.predictor_width, model.width)
         initialise(self)
 
-    def forward(self, context: Tensor, context_numbers: Tensor, target_numbers: Tensor) -> Tensor:
+    def forward(self, context: Tensor, context_numbers: Tensor, target_numbers: Tensor, kind: int = 0) -> Tensor:
         """Predict the features of hidden tokens.
 
         Args:
             context: encoded visible tokens, (B, M, D).
             context_numbers: where they are, (B, M).
             target_numbers: which tokens to predict, (B, K).
+            kind: which of the masks on the same clip this is; each has its own mask token.
 
         Returns:
             (B, K, D).
         """
         x = self.enter(context) + self.positions[context_numbers]  # (B, M, P)
-        questions = self.mask_token + self.positions[target_numbers]  # (B, K, P)
+        questions = self.mask_tokens[kind] + self.positions[target_numbers]  # (B, K, P)
         x = torch.cat([x, questions], dim=1)  # (B, M + K, P)
         for block in self.blocks:
             x = block(x)
@@ -178,6 +212,20 @@ def initialise(module: nn.Module) -> None:
         if isinstance(layer, nn.Linear):
             nn.init.trunc_normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch inside the block and give back the outer random state afterwards."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def new_encoder(settings: Settings, seed: int) -> Encoder:
+    """An untrained encoder; the same seed gives the same weights."""
+    with seeded(seed):
+        return Encoder(settings)
 
 
 def parameter_count(module: nn.Module) -> int:

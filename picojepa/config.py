@@ -8,8 +8,9 @@ model is trained. `settings` is the only function that reads ``PICOJEPA_PROFILE`
 Book: every chapter begins with ``settings()``.
 """
 
+import ast
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ CLASSES = (
     "archery",
 )
 LABELLED_CLASSES = ("abseiling", "adjusting_glasses", "alligator_wrestling", "archaeological_excavation")
+
+RECIPES = ("vjepa", "published")  # how the model is trained: as in V-JEPA, or as pico-JEPA's published code does it
 
 # Videos per class in the paper's published lists, in the order of CLASSES and LABELLED_CLASSES.
 PAPER_PRETRAINING = (957, 749, 590, 892, 610, 548, 667, 559, 661, 970)
@@ -68,12 +71,15 @@ class ClipConfig:
 
     frames: int = 8
     size: int = 64  # pixels; frames are squashed to a square
-    frames_per_second: float | None = 8.0  # None: consecutive frames at the video's own rate
+    frames_per_second: float | None = 8.0  # None: frames at the video's own rate, ``stride`` apart
+    stride: int = 1  # frames from one to the next, with frames_per_second=None
     clips_per_video: int = 4  # training clips kept per video; epoch e uses clip e % clips_per_video
+    cache_gigabytes: float = 60.0  # most disk that the decoded clips of one list may take
 
     def __post_init__(self) -> None:
         require(self.frames > 0 and self.size > 0, "a clip needs at least one frame and one pixel")
         require(self.clips_per_video > 0, "clips_per_video must be at least 1")
+        require(self.stride > 0, f"stride must be at least 1, not {self.stride}")
 
 
 @dataclass(frozen=True)
@@ -89,8 +95,10 @@ class ModelConfig:
     predictor_width: int = 64
     predictor_depth: int = 2
     predictor_heads: int = 4
+    dropout: float = 0.0  # probability, in encoder and predictor
 
     def __post_init__(self) -> None:
+        require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
         for width, heads in ((self.width, self.heads), (self.predictor_width, self.predictor_heads)):
             require(width % heads == 0, f"a width of {width} does not divide into {heads} heads")
             require(width >= 6 and width % 2 == 0, f"a width of {width} has no room for 3-D sine-cosine positions")
@@ -100,7 +108,7 @@ class ModelConfig:
 class MaskConfig:
     """Which cells of the (rows, columns) grid are hidden; see chapter 2."""
 
-    strategy: str = "tube"  # tube | multiblock | causal
+    strategy: str = "tube"  # tube (V-JEPA calls it random tube) | multiblock | causal
     ratio: float = 0.75  # tube: share of the cells that is hidden in every frame
     visible_slices: int = 2  # causal: time slices that stay visible
 
@@ -118,14 +126,20 @@ class TrainingConfig:
     batch: int = 32  # B, clips per step
     learning_rate: float = 1e-3  # peak; linear warm-up, then cosine to final_learning_rate
     final_learning_rate: float = 1e-6
+    predictor_rate: float = 1.0  # the predictor's learning rate / the encoder's
     warmup: float = 0.1  # share of the steps
     weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine between
     ema: tuple[float, float] = (0.9995, 1.0)  # momentum of the target encoder, first and last step
     gradient_clip: float = 1.0  # largest global gradient norm
+    clip_warmup: bool = True  # False: gradients are clipped after the warm-up only
     seed: int = 0
     mask: MaskConfig = field(default_factory=MaskConfig)
-    stop_gradient: bool = True  # False lets the target branch learn: the collapse of chapter 4
+    crop: tuple[float, float] | None = None  # random resized crop: range of the area kept; None: whole frames
+    stop_gradient: bool = True  # False: one encoder for context and targets, the collapse of chapter 4
+    precision: str = "bfloat16"  # of matrix products, where the device has instructions for it; else float32
+    compile: bool = False  # torch.compile; pays on long runs on a GPU
     log_every: int = 25  # steps between two rows of the metrics file
+    watch_every: int = 100  # steps between two looks at the features; a multiple of log_every
     checkpoint_every: int = 250  # steps between two checkpoints
 
     @property
@@ -136,6 +150,12 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         require(self.batch > 0 and self.clips >= self.batch, "clips must be at least one batch")
         require(0 <= self.ema[0] <= self.ema[1] <= 1, f"EMA momenta must rise within [0, 1], not {self.ema}")
+        known = ("float32", "bfloat16")
+        require(self.precision in known, f"unknown precision {self.precision!r}; known: {', '.join(known)}")
+        require(
+            self.crop is None or 0 < self.crop[0] <= self.crop[1] <= 1,
+            f"a crop keeps a share of the frame: two numbers in (0, 1], not {self.crop}",
+        )
 
 
 @dataclass(frozen=True)
@@ -148,9 +168,27 @@ class ProbeConfig:
     weight_decay: float = 0.05
     attentive_epochs: int = 40
     attentive_learning_rate: float = 3e-3
+    dropout_draws: int = 0  # encodings with dropout on that the heads' epochs go round; 0: one without dropout
     supervised_clips: int = 24_000  # clips seen by supervised training from scratch
     neighbours: int = 10  # k of the k-NN probe
     seed: int = 0
+
+
+# In what the published code differs from V-JEPA, and the finding F1-F6 that describes it. Chapter 4 has the table.
+SWITCHES = {
+    "mask_runs": "F1: masks are runs of neighbouring tokens that change from slice to slice, not tubes",
+    "encode_hidden": "F2: the context encoder sees the hidden tokens too; they are left out afterwards",
+    "idle_mask_token": "F3: the mask token is never trained, and its growing gradient enters the clipped norm",
+    "noisy_target": "F4: the target encoder's dropout is active",
+    "early_ema": "F4: the target encoder follows inside the next forward pass",
+    "squared_error": "F5: squared for absolute error",
+    "raw_targets": "F5: targets are not layer-normalised",
+    "noisy_probe": "F6: the frozen encoder's dropout is active while a head is trained",
+    "decoder_predictor": "a Transformer decoder of the encoder's width, with the encoder's learned positions",
+    "dropout": "dropout 0.1 in encoder and predictor",
+    "constant_ema": "an EMA momentum of 0.996 from the first step to the last",
+    "schedules": "constant weight decay, the predictor at twice the rate, a quarter of warm-up without clipping",
+}
 
 
 @dataclass(frozen=True)
@@ -159,6 +197,7 @@ class Settings:
 
     profile: str
     recipe: str = "vjepa"
+    published: tuple[str, ...] = ()  # switches of the recipe ``published``; see `as_published`
     data: StandInConfig = field(default_factory=StandInConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -167,6 +206,8 @@ class Settings:
     collapse_clips: int = 16_000  # length of the run without stop-gradient in chapter 4
 
     def __post_init__(self) -> None:
+        require(self.recipe in RECIPES, f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}")
+        require(self.recipe == "published" or not self.published, "only the recipe 'published' has switches")
         require(
             self.clip.size >= self.model.patch,
             f"frames of {self.clip.size} pixels are smaller than a patch of {self.model.patch}; "
@@ -200,7 +241,7 @@ PROFILES = {
         data=StandInConfig(scale=0.012, validation_scale=0.17),
         clip=ClipConfig(clips_per_video=2),
         model=ModelConfig(width=32, depth=2, predictor_width=24, predictor_depth=1),
-        training=TrainingConfig(clips=960, batch=16, log_every=5, checkpoint_every=20),
+        training=TrainingConfig(clips=960, batch=16, log_every=5, watch_every=10, checkpoint_every=20),
         probe=ProbeConfig(epochs=10, attentive_epochs=3, supervised_clips=320, neighbours=3),
         collapse_clips=480,
     ),
@@ -231,7 +272,65 @@ PROFILES = {
         collapse_clips=2_400,
     ),
 }
-RECIPES = ("vjepa",)
+
+
+def as_published(settings: Settings, *switches: str) -> Settings:
+    """Settings with habits of the published code.
+
+    Args:
+        settings: of the recipe ``vjepa``.
+        switches: names in `SWITCHES`; none: all of them.
+
+    Raises:
+        ValueError: unknown switch, with the list of known ones.
+    """
+    chosen = tuple(name for name in SWITCHES if name in switches or not switches)
+    unknown = sorted({*switches} - {*SWITCHES})
+    require(not unknown, f"unknown switch {', '.join(unknown)}; known: {', '.join(SWITCHES)}")
+    model, training, probe = settings.model, replace(settings.training, precision="float32"), settings.probe
+    if "dropout" in chosen:
+        model = replace(model, dropout=0.1)
+    if "constant_ema" in chosen:
+        training = replace(training, ema=(0.996, 0.996))
+    if "schedules" in chosen:
+        training = replace(training, weight_decay=(0.05, 0.05), predictor_rate=2.0, warmup=0.25, clip_warmup=False)
+    if "noisy_probe" in chosen:
+        probe = replace(probe, dropout_draws=4)
+    return replace(settings, recipe="published", published=chosen, model=model, training=training, probe=probe)
+
+
+def change(settings: Settings, *changes: str) -> Settings:
+    """Settings with some numbers changed.
+
+    Args:
+        settings: any.
+        changes: texts such as ``"training.batch=64"``; the value is a Python literal or a word.
+
+    Raises:
+        ValueError: unknown section or field, with the list of known ones.
+    """
+    for text in changes:
+        path, equals, value = text.partition("=")
+        *sections, name = path.split(".")
+        owners: list[Any] = [settings]
+        for section in sections:
+            owners.append(_field(owners[-1], section))
+        _field(owners[-1], name)
+        require(bool(equals), f"{text!r} names no value; write section.field=value")
+        try:
+            changed: Any = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            changed = value
+        for owner, part in zip(reversed(owners), (name, *reversed(sections)), strict=True):
+            changed = replace(owner, **{part: changed})
+        settings = changed
+    return settings
+
+
+def _field(owner: Any, name: str) -> Any:
+    known = [f.name for f in fields(owner)] if is_dataclass(owner) else []
+    require(name in known, f"unknown setting {name!r}; known here: {', '.join(known) or 'nothing'}")
+    return getattr(owner, name)
 
 
 def settings(profile: str | None = None, recipe: str | None = None) -> Settings:
@@ -248,7 +347,7 @@ def settings(profile: str | None = None, recipe: str | None = None) -> Settings:
     recipe = recipe or os.environ.get("PICOJEPA_RECIPE") or "vjepa"
     require(profile in PROFILES, f"unknown profile {profile!r} (PICOJEPA_PROFILE); known: {', '.join(PROFILES)}")
     require(recipe in RECIPES, f"unknown recipe {recipe!r} (PICOJEPA_RECIPE); known: {', '.join(RECIPES)}")
-    return PROFILES[profile]
+    return as_published(PROFILES[profile]) if recipe == "published" else PROFILES[profile]
 
 
 def cache_folder() -> Path:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
@@ -33,6 +34,7 @@ SPLITS = ("pretrain", "validation")
 UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red, green, blue, as in the paper's code
 STD = (0.229, 0.224, 0.225)
+CROP_ASPECT = (0.75, 1.35)  # width / height of a random crop, logarithmically uniform, as in V-JEPA
 READ, UNREADABLE = 1, 2  # marks of progress in done.npy; 0: not tried yet
 CHUNK = 64  # videos decoded between two marks of progress
 log = logging.getLogger(__name__)
@@ -160,7 +162,7 @@ def clip_times(decoder: VideoDecoder, clip: ClipConfig, position: float) -> np.n
     meta = decoder.metadata
     start, end = float(meta.begin_stream_seconds or 0), float(meta.end_stream_seconds or 0)
     own_rate = float(meta.average_fps or 25)
-    step = 1 / (clip.frames_per_second or own_rate)
+    step = 1 / clip.frames_per_second if clip.frames_per_second else clip.stride / own_rate
     last_start = max(start, end - (clip.frames - 1) * step - 1 / own_rate)
     # The middle of the first frame's display time: rounding can not push a frame to its neighbour.
     first = start + position * (last_start - start) + 0.5 / own_rate
@@ -197,6 +199,41 @@ def normalise(clips: Tensor) -> Tensor:
     mean = torch.tensor(MEAN, device=clips.device).view(3, 1, 1, 1) * 255
     std = torch.tensor(STD, device=clips.device).view(3, 1, 1, 1) * 255
     return (clips.permute(0, 2, 1, 3, 4) - mean) / std
+
+
+def crop_boxes(count: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Random boxes to crop, as shares of the frame: (count, 4) with left, top, width, height.
+
+    Args:
+        count: number of boxes, one for each clip.
+        area: smallest and largest share of the frame that a box keeps.
+        generator: source of randomness.
+
+    Source: V-JEPA appendix ("random resized crop"). Book: chapter 1.
+    """
+    chosen, place = torch.rand(count, 2, generator=generator), torch.rand(count, 2, generator=generator)
+    kept = area[0] + (area[1] - area[0]) * chosen[:, 0]
+    aspect = CROP_ASPECT[0] * (CROP_ASPECT[1] / CROP_ASPECT[0]) ** chosen[:, 1]  # width / height
+    size = torch.stack([(kept * aspect).sqrt(), (kept / aspect).sqrt()], 1).clamp_max(1)
+    return torch.cat([place * (1 - size), size], 1)
+
+
+def crop(clips: Tensor, boxes: Tensor) -> Tensor:
+    """Cut a box out of every clip, the same in all its frames, and stretch it over the whole frame.
+
+    Args:
+        clips: float (B, C, T, H, W).
+        boxes: (B, 4), see `crop_boxes`.
+
+    Returns:
+        The same shape.
+    """
+    corner, size = boxes[:, :2], boxes[:, 2:]
+    centre = 2 * corner + size - 1  # in coordinates from -1 to 1
+    matrix = torch.cat([torch.diag_embed(size), centre.unsqueeze(-1)], -1)  # (B, 2, 3)
+    frames = clips.flatten(1, 2)  # (B, C * T, H, W)
+    grid = F.affine_grid(matrix, list(frames.shape), align_corners=False)
+    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False).reshape(clips.shape)
 
 
 def _first_line(error: Exception) -> str:

@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save_file
 
-from picojepa import pretraining, store
-from picojepa.architecture import Encoder
+from picojepa import store
+from picojepa.architecture import Encoder, seeded
 from picojepa.config import LABELLED_CLASSES, ProbeConfig, Settings
 from picojepa.data import Clips, label_numbers, quarters, read_clips
-from picojepa.pretraining import device, encode, seeded
+from picojepa.features import device, encode, load_encoder
 from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
 
 PARTIALS = ("Partial 1", "Partial 2", "Partial 3", "Partial 4")
@@ -120,13 +120,13 @@ def member_rows(clips: Clips, member: str) -> np.ndarray:
 
 
 def fit_members(
-    clips: Clips, features_of: Callable[[np.ndarray], torch.Tensor], config: ProbeConfig
+    clips: Clips, features_of: Callable[[np.ndarray], list[torch.Tensor]], config: ProbeConfig
 ) -> dict[str, LinearHead]:
     """Train General and the four Partials on frozen features.
 
     Args:
         clips: the videos and their quarters.
-        features_of: row numbers (n,) -> pooled features (n, D).
+        features_of: row numbers (n,) -> pooled features, one or several encodings (n, D); see `encodings`.
         config: training of a head; member number i starts and shuffles with ``seed + i``.
 
     Raises:
@@ -143,10 +143,17 @@ def fit_members(
             )
         features, labels = features_of(rows), label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
         with seeded(config.seed + number):
-            heads[member] = LinearHead(features.shape[1], len(LABELLED_CLASSES))
+            heads[member] = LinearHead(features[0].shape[1], len(LABELLED_CLASSES))
         own = replace(config, seed=config.seed + number)
         train_head(heads[member], features, labels, config.epochs, config.learning_rate, own)
     return heads
+
+
+def encodings(encoder: Encoder, clips: np.ndarray, config: ProbeConfig) -> list[torch.Tensor]:
+    """Pooled features (n, D) of clips: one encoding, or with ``dropout_draws`` as many, each with other dropout."""
+    if config.dropout_draws == 0:
+        return [encode(encoder, clips)]
+    return [encode(encoder, clips, noise=config.seed + draw) for draw in range(config.dropout_draws)]
 
 
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
@@ -154,8 +161,8 @@ def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, Line
     width, classes = settings.model.width, len(LABELLED_CLASSES)
 
     def make(folder: Path) -> None:
-        encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
-        fitted = fit_members(clips, lambda rows: encode(encoder, clips.centre[rows]), settings.probe)
+        encoder = load_encoder(run / "encoder.safetensors", settings)
+        fitted = fit_members(clips, lambda rows: encodings(encoder, clips.centre[rows], settings.probe), settings.probe)
         weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
         save_file(weights, folder / HEADS)
 
@@ -185,7 +192,7 @@ def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
 
     def make() -> pd.DataFrame:
         heads = train_members(settings, clips, run)
-        encoder = pretraining.load_encoder(run / "encoder.safetensors", settings)
+        encoder = load_encoder(run / "encoder.safetensors", settings)
         return decide(clips, task, member_scores(heads, encode(encoder, clips.centre[task.test])))
 
     inputs = {"run": run.name, "data": clips.digest, "probe": asdict(settings.probe)}

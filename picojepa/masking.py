@@ -19,6 +19,7 @@ Grid = tuple[int, int, int]
 SHORT_RANGE = (8, 0.15)
 LONG_RANGE = (2, 0.70)
 ASPECT_RATIO = (0.75, 1.5)  # height / width of a block
+MASKS_PER_CLIP = {"tube": 1, "multiblock": 2, "causal": 1}  # by strategy
 
 
 @dataclass(frozen=True)

@@ -1,98 +1,52 @@
-"""Pre-training: predict the features of hidden tokens, with a target encoder that trails behind.
+"""Self-supervised pre-training: learn to predict hidden features.
 
-The loop in `pretrain` is the whole method. One step: draw masks, encode everything with the target
-encoder and the visible tokens with the context encoder, predict, compare, step the optimiser, let the
-target encoder follow.
+`training_step` is the whole method: encode everything with the target encoder and the visible tokens
+with the context encoder, predict, compare, step the optimiser, let the target encoder follow. The loop
+in `pretrain` adds what a long run needs: schedules, prefetching, records, checkpoints, several processes.
+
+From the shell: ``python -m picojepa.pretraining``, or ``torchrun --nproc-per-node=2 -m picojepa.pretraining``.
 
 Book: chapter 4.
 """
 
-import copy
+import argparse
 import json
 import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+from torch.nn.parallel import DistributedDataParallel
 from tqdm.auto import tqdm
 
-from picojepa import store
-from picojepa.architecture import Encoder, Predictor, gather_tokens
+from picojepa import config as configuration
+from picojepa import data, store
 from picojepa.config import Settings, TrainingConfig
-from picojepa.data import Clips, normalise
-from picojepa.masking import Mask, draw
+from picojepa.data import Clips, crop, crop_boxes, normalise
+from picojepa.features import autocast, check_geometry, device, encode, quick_probe, shapes, spread_and_rank
+from picojepa.jepa import JEPA
+from picojepa.masking import Mask
+from picojepa.published import PublishedJEPA
 
-WATCHED_CLIPS = 256  # clips on which spread and rank of the features are watched
+RECIPES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}
+WATCHED_CLIPS = 512  # training clips on which spread, rank and quick probe are watched
 log = logging.getLogger(__name__)
 
 
-def device() -> torch.device:
-    """The GPU where there is one, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside the block and give back the outer random state afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def new_encoder(settings: Settings, seed: int) -> Encoder:
-    """An untrained encoder; the same seed gives the same weights."""
-    with seeded(seed):
-        return Encoder(settings)
-
-
-class JEPA(nn.Module):
-    """Context encoder, predictor, and the target encoder, which no gradient reaches."""
-
-    def __init__(self, settings: Settings, seed: int) -> None:
-        super().__init__()
-        self.encoder = new_encoder(settings, seed)
-        self.target_encoder = copy.deepcopy(self.encoder)
-        with seeded(seed + 1):
-            self.predictor = Predictor(settings)
-
-    def forward(self, clips: Tensor, masks: list[Mask], stop_gradient: bool = True) -> Tensor:
-        """The JEPA loss: mean absolute error between predicted and layer-normalised target features.
-
-        Args:
-            clips: (B, 3, T, H, W), normalised.
-            masks: all of them are applied to the same clips; their losses are averaged.
-            stop_gradient: False lets the loss change the target encoder too.
-
-        Returns:
-            Scalar loss.
-
-        Source: V-JEPA section 3, equation 1. Book: chapter 4.
-        """
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not stop_gradient):
-            features = self.target_encoder(clips)  # (B, N, D)
-            features = F.layer_norm(features, features.shape[-1:])
-        losses = []
-        for mask in masks:
-            context = self.encoder(clips, mask.context)  # (B, M, D)
-            predicted = self.predictor(context, mask.context, mask.target)  # (B, K, D)
-            losses.append(F.l1_loss(predicted, gather_tokens(features, mask.target)))
-        return torch.stack(losses).mean()
-
-    def trained_modules(self, stop_gradient: bool = True) -> list[nn.Module]:
-        """What the optimiser changes."""
-        return [self.encoder, self.predictor] if stop_gradient else [self.encoder, self.predictor, self.target_encoder]
+# ---------------------------------------------------------------- schedules
 
 
 def cosine(progress: float, first: float, last: float) -> float:
@@ -100,35 +54,43 @@ def cosine(progress: float, first: float, last: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
 
 
+def warmup_steps(config: TrainingConfig) -> int:
+    """Steps in which the learning rate rises."""
+    return max(1, round(config.warmup * config.steps))
+
+
 def learning_rate(step: int, config: TrainingConfig) -> float:
     """Linear warm-up over a share of the steps, then a cosine down to the final rate."""
-    warmup = max(1, round(config.warmup * config.steps))
+    warmup = warmup_steps(config)
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     return cosine((step - warmup) / max(1, config.steps - warmup), config.learning_rate, config.final_learning_rate)
 
 
-def make_optimizer(modules: Iterable[nn.Module], config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: biases, norms, positions and mask tokens go without."""
-    named = [(name, p) for module in modules for name, p in module.named_parameters()]
-    decayed = [p for name, p in named if p.ndim >= 2 and not name.endswith("positions")]
-    free = [p for name, p in named if p.ndim < 2 or name.endswith("positions")]
-    groups = [{"params": decayed, "decays": True}, {"params": free, "decays": False, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+def gradient_limit(step: int, config: TrainingConfig) -> float:
+    """The norm to which the gradient of all parameters together is cut in a step."""
+    return config.gradient_clip if config.clip_warmup or step >= warmup_steps(config) else math.inf
+
+
+def make_optimizer(groups: list[dict[str, Any]], config: TrainingConfig) -> torch.optim.AdamW:
+    """AdamW, all parameters in one fused kernel; see `JEPA.parameter_groups`."""
+    return torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=0.0, fused=True)
 
 
 def set_schedules(optimizer: torch.optim.Optimizer, step: int, config: TrainingConfig) -> None:
     """Set this step's learning rate and weight decay."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(step, config)
+        group["lr"] = learning_rate(step, config) * group["rate"]
         if group["decays"]:
             group["weight_decay"] = cosine(step / config.steps, *config.weight_decay)
 
 
-@torch.no_grad()
-def follow(target: nn.Module, source: nn.Module, momentum: float) -> None:
-    """Exponential moving average: target <- momentum * target + (1 - momentum) * source."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), 1 - momentum)
+# ---------------------------------------------------------------- batches
+
+
+def step_seed(step: int, config: TrainingConfig) -> int:
+    """Seed of everything random in a step: any step can be done again without the ones before it."""
+    return config.seed * 1_000_003 + step
 
 
 def batch_numbers(step: int, videos: int, config: TrainingConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -143,120 +105,209 @@ def batch_numbers(step: int, videos: int, config: TrainingConfig) -> tuple[np.nd
     return np.array([orders[e][i] for e, i in zip(epochs.tolist(), (place % videos).tolist(), strict=True)]), epochs
 
 
-def training_batch(step: int, clips: np.ndarray, config: TrainingConfig) -> Tensor:
-    """The normalised clips of a step, float32 (B, 3, T, H, W), from uint8 (n, clips_per_video, T, 3, H, W)."""
+def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: slice = slice(None)) -> Tensor:
+    """The normalised clips of a step, float32 (B, 3, T, H, W), from uint8 (n, clips_per_video, T, 3, H, W).
+
+    Args:
+        step: number of the step.
+        clips: training clips of all videos.
+        config: batch, seed and cropping.
+        share: which of the step's clips to load.
+    """
     videos, epochs = batch_numbers(step, len(clips), config)
-    return normalise(torch.from_numpy(clips[videos, epochs % clips.shape[1]]))
+    batch = normalise(torch.from_numpy(clips[videos[share], epochs[share] % clips.shape[1]]))
+    if config.crop is None:
+        return batch
+    boxes = crop_boxes(config.batch, config.crop, torch.Generator().manual_seed(step_seed(step, config)))
+    return crop(batch, boxes[share])
 
 
-def spread_and_rank(features: Tensor) -> tuple[float, float]:
-    """How far apart the features of different clips lie, and in how many directions.
+def prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
+    """``make(step)`` for every step, prepared in a thread while the step before is being trained on."""
+    with ThreadPoolExecutor(1) as pool:
+        asked = (pool.submit(make, step) for step in steps)
+        coming = deque(islice(asked, 1))
+        while coming:
+            ready = coming.popleft().result()
+            coming.extend(islice(asked, 1))
+            yield ready
+
+
+# ---------------------------------------------------------------- several processes
+
+
+def rank() -> int:
+    """Number of this process among those that train together, 0 if it is alone."""
+    return distributed.get_rank() if distributed.is_initialized() else 0
+
+
+def share_of(batch: int) -> slice:
+    """The part of a step's clips that this process works on.
+
+    Raises:
+        ValueError: the batch does not divide among the processes.
+    """
+    processes = distributed.get_world_size() if distributed.is_initialized() else 1
+    if batch % processes:
+        raise ValueError(f"a batch of {batch} clips does not divide among {processes} processes; change training.batch")
+    return slice(rank() * batch // processes, (rank() + 1) * batch // processes)
+
+
+def agree(value: Any) -> Any:
+    """What the first process says, in every process."""
+    said = [value]
+    if distributed.is_initialized():
+        distributed.broadcast_object_list(said)
+    return said[0]
+
+
+# ---------------------------------------------------------------- training
+
+
+def training_step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, masks: list[Mask], limit: float, precision: str
+) -> dict[str, float]:
+    """One step of gradient descent on the context encoder and the predictor.
 
     Args:
-        features: one row per clip, (n, D).
+        model: a JEPA, or what wraps it.
+        optimizer: over `JEPA.parameter_groups`, schedules set.
+        clips: (B, 3, T, H, W), normalised.
+        masks: see `JEPA.forward`.
+        limit: largest global gradient norm.
+        precision: see `features.autocast`.
 
     Returns:
-        The mean over D of the standard deviation over clips, and the effective rank (the exponential
-        of the entropy of the normalised singular values), between 1 and min(n, D).
+        Loss, similarity of prediction and target, and the norm of the gradient before it was cut.
 
-    Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
+    Raises:
+        FloatingPointError: loss or gradient is not finite; no weight has been touched.
     """
-    centred = features.double() - features.double().mean(0)
-    share = torch.linalg.svdvals(centred)
-    share = share / share.sum().clamp_min(1e-12)
-    entropy = -(share * share.clamp_min(1e-12).log()).sum()
-    return centred.std(0).mean().item(), entropy.exp().item()
+    with autocast(precision):
+        loss, similarity = model(clips, masks)
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), limit)
+    if not torch.isfinite(loss + norm):
+        raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm.item()}")
+    optimizer.step()
+    return {"loss": loss.item(), "similarity": similarity.item(), "gradient_norm": norm.item()}
 
 
-@torch.no_grad()
-def encode(encoder: nn.Module, clips: np.ndarray, batch: int = 64, pool: bool = True) -> Tensor:
-    """Features of stored clips from a frozen encoder.
-
-    Args:
-        encoder: maps (B, 3, T, H, W) to (B, N, D).
-        clips: uint8 (n, T, 3, H, W).
-        batch: clips encoded at a time.
-        pool: average over tokens.
-
-    Returns:
-        float32 on the CPU: (n, D) if pooled, else (n, N, D).
-    """
-    where = next(encoder.parameters()).device
-    training, _ = encoder.training, encoder.eval()
-    parts = []
-    for start in range(0, len(clips), batch):
-        features = encoder(normalise(torch.from_numpy(np.array(clips[start : start + batch]))).to(where))
-        parts.append((features.mean(1) if pool else features).float().cpu())
-    encoder.train(training)
-    return torch.cat(parts)
-
-
-def pretrain(settings: Settings, clips: np.ndarray, folder: Path, watched: np.ndarray | None = None) -> JEPA:
+def pretrain(settings: Settings, clips: Clips, folder: Path, on_log: Callable[[Path], None] | None = None) -> JEPA:
     """Pre-train a JEPA and leave ``metrics.jsonl`` and a checkpoint in a folder; continues from a checkpoint there.
 
     Args:
         settings: model and training configuration.
-        clips: training clips, uint8 (n, clips_per_video, T, 3, H, W).
+        clips: decoded clips; only those of training videos are used.
         folder: where the run is kept; a killed run goes on from its last checkpoint.
-        watched: clips, uint8 (m, T, 3, H, W), whose features are watched during training.
+        on_log: called with the folder after every look at the features.
 
     Raises:
-        FloatingPointError: the loss is not finite; the message names the step and the checkpoint.
+        FloatingPointError: loss or gradient is not finite; the message names step, videos and checkpoint.
     """
     config, where = settings.training, device()
-    model = JEPA(settings, config.seed).to(where).train()
-    optimizer = make_optimizer(model.trained_modules(config.stop_gradient), config)
-    first = load_checkpoint(folder, model, optimizer, settings)
-    bar = tqdm(
-        range(first, config.steps), desc="pre-training", unit="step", file=sys.stdout, initial=first, total=config.steps
-    )
-    for step in bar:
+    model = RECIPES[settings.recipe](settings, config.seed).to(where).train()
+    optimizer = make_optimizer(model.parameter_groups(), config)
+    first, share = load_checkpoint(folder, model, optimizer, settings), share_of(config.batch)
+    if config.compile:
+        model.compile()
+    replica: nn.Module = DistributedDataParallel(model) if distributed.is_initialized() else model
+    recorder = Recorder(folder, first, clips, config, on_log)
+
+    def prepare(step: int) -> tuple[Tensor, list[Mask]]:
+        masks = model.draw_masks(config.batch, torch.Generator().manual_seed(step_seed(step, config)))
+        batch = training_batch(step, clips.training, config, share)
+        batch = batch.pin_memory() if where.type == "cuda" else batch
+        return batch, [Mask(mask.context[share], mask.target[share]) for mask in masks]
+
+    steps = recorder.watching(prefetch(prepare, range(first, config.steps)))
+    for step, (batch, masks) in enumerate(steps, start=first):
+        batch = batch.to(where, non_blocking=True)
+        masks = [Mask(mask.context.to(where), mask.target.to(where)) for mask in masks]
         set_schedules(optimizer, step, config)
-        masks = draw(
-            config.mask, settings.grid, config.batch, torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-        )
-        masks = [Mask(m.context.to(where), m.target.to(where)) for m in masks]
-        loss = model(training_batch(step, clips, config).to(where), masks, config.stop_gradient)
-        if not torch.isfinite(loss):
+        torch.manual_seed(step_seed(step, config) + rank())  # of dropout, where there is any
+        try:
+            facts = training_step(replica, optimizer, batch, masks, gradient_limit(step, config), config.precision)
+        except FloatingPointError as error:
+            videos = clips.videos.path.iloc[batch_numbers(step, len(clips.training), config)[0][share]]
             raise FloatingPointError(
-                f"loss {loss.item()} in step {step}; the last good checkpoint is in {folder}; lower the learning rate"
-            )
-        optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(
-            [p for group in optimizer.param_groups for p in group["params"]], config.gradient_clip
-        )
-        optimizer.step()
+                f"step {step}: {error}; the last good checkpoint is in {folder}; lower training.learning_rate, "
+                f"or look at the videos of this step: {', '.join(videos)}"
+            ) from error
         momentum = cosine(step / config.steps, *config.ema)
-        follow(model.target_encoder, model.encoder, momentum)
-        if step % config.log_every == 0 or step == config.steps - 1:
-            facts = {
-                "loss": loss.item(),
-                "gradient_norm": norm.item(),
-                "learning_rate": optimizer.param_groups[0]["lr"],
-            }
-            watch(model, folder, watched, {"step": step, "clips": (step + 1) * config.batch, "ema": momentum, **facts})
-            bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        if (step + 1) % config.checkpoint_every == 0:
-            save_checkpoint(folder, model, optimizer, step + 1, settings)
+        model.follow(momentum)
+        if rank() == 0:
+            facts |= {"learning_rate": optimizer.param_groups[0]["lr"], "ema": momentum}
+            recorder.record(step, model, facts)
+            if (step + 1) % config.checkpoint_every == 0:
+                save_checkpoint(folder, model, optimizer, step + 1, settings)
     return model
 
 
-def watch(model: JEPA, folder: Path, watched: np.ndarray | None, row: dict[str, float]) -> None:
-    """Append a row to ``metrics.jsonl``, with spread and effective rank of the context encoder's features."""
-    if watched is not None:
-        row["spread"], row["effective_rank"] = spread_and_rank(encode(model.encoder, watched))
-    with (folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**row, "time": time.time()}) + "\n")
+class Recorder:
+    """The metrics file of a run, its progress bar, and how long training waited for data."""
+
+    def __init__(
+        self, folder: Path, first: int, clips: Clips, config: TrainingConfig, on_log: Callable[[Path], None] | None
+    ) -> None:
+        self.path, self.config, self.on_log = folder / "metrics.jsonl", config, on_log
+        rows = np.linspace(0, len(clips.training) - 1, min(WATCHED_CLIPS, len(clips.training))).astype(int)
+        self.watched, self.labels = clips.centre[rows], clips.videos.label.iloc[rows].tolist()
+        self.waited, self.start, self.since = 0.0, time.perf_counter(), first
+        kept = read_metrics(folder).query("step < @first") if self.path.exists() else None
+        if kept is not None and rank() == 0:  # rows of steps that will be done again
+            store.write_atomically(self.path, kept.to_json(orient="records", lines=True) if len(kept) else "")
+        self.bar = tqdm(
+            desc="pre-training",
+            unit="clip",
+            file=sys.stdout,
+            initial=first * config.batch,
+            total=config.steps * config.batch,
+            disable=rank() > 0,
+        )
+
+    def watching(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; the time until each is ready counts as waiting."""
+        with self.bar:
+            while True:
+                start = time.perf_counter()
+                batch = next(batches, None)
+                self.waited += time.perf_counter() - start
+                if batch is None:
+                    return
+                yield batch
+                self.bar.update(self.config.batch)
+
+    def record(self, step: int, model: JEPA, facts: dict[str, float]) -> None:
+        """Append a row to the metrics file if it is time for one, from time to time with a look at the features."""
+        config, last = self.config, step == self.config.steps - 1
+        if step % config.log_every and not last:
+            return
+        now = time.perf_counter()
+        clips, seconds = (step + 1 - self.since) * config.batch, now - self.start
+        row: dict[str, Any] = {"step": step, "clips": (step + 1) * config.batch, **facts, "time": time.time()}
+        row |= {"clips_per_second": clips / seconds, "waiting": self.waited / seconds}
+        watches = step % config.watch_every == 0 or last
+        if watches:
+            features = encode(model.encoder, self.watched)
+            row["spread"], row["effective_rank"] = spread_and_rank(features)
+            row["quick_probe"] = quick_probe(features, self.labels)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        self.bar.set_postfix(loss=f"{facts['loss']:.3f}", refresh=False)
+        if watches and self.on_log:
+            self.on_log(self.path.parent)
+        self.waited, self.start, self.since = 0.0, time.perf_counter(), step + 1
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """The metrics of a run, one row per logged step; after a restart the later record of a step counts."""
-    return (
-        pd.read_json(folder / "metrics.jsonl", lines=True)
-        .drop_duplicates("step", keep="last")
-        .sort_values("step", ignore_index=True)
-    )
+    """The metrics of a run, one row per logged step; a line that was cut off by a kill is left out."""
+    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
+    return pd.DataFrame([json.loads(line) for line in lines if line.endswith("\n")], columns=None)
+
+
+# ---------------------------------------------------------------- checkpoints
 
 
 def save_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> None:
@@ -281,53 +332,33 @@ def load_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer,
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True, map_location=next(model.parameters()).device)
-    _check_geometry(path, json.loads(state["settings"]), asdict(settings.model))
-    _check_geometry(path, _shapes(state["model"]), _shapes(model.state_dict()))
+    state = torch.load(path, weights_only=True, map_location=device())
+    check_geometry(path, json.loads(state["settings"]), asdict(settings.model))
+    check_geometry(path, shapes(state["model"]), shapes(model.state_dict()))
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]
 
 
-def load_encoder(path: Path, settings: Settings) -> Encoder:
-    """Read an encoder from a safetensors file.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the weights were made for another geometry.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"no encoder at {path}; pre-train one (chapter 4)")
-    encoder, weights = new_encoder(settings, 0), load_file(path)
-    _check_geometry(path, _shapes(weights), _shapes(encoder.state_dict()))
-    encoder.load_state_dict(weights)
-    return encoder.to(device()).eval()
+# ---------------------------------------------------------------- whole runs
 
 
-def _shapes(weights: dict[str, Tensor]) -> dict[str, list[int]]:
-    return {name: list(tensor.shape) for name, tensor in weights.items()}
-
-
-def _check_geometry(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    for name in wanted | found:
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"{path}: made for another geometry: {name} is {found.get(name)}, these settings want "
-                f"{wanted.get(name)}; use the profile it was made with or delete the file"
-            )
-
-
-def run(settings: Settings, clips: Clips) -> Path:
-    """Pre-train with these settings, or find the finished run.
+def run(settings: Settings, clips: Clips, on_log: Callable[[Path], None] | None = None) -> Path:
+    """Pre-train with these settings, or find the finished run; processes that train together all call this.
 
     Returns:
         Folder with ``encoder.safetensors`` (the context encoder, which the probes use; its slow average is
         not kept), ``predictor.safetensors``, ``metrics.jsonl`` and ``card.json``.
     """
+    if rank() > 0:
+        if (folder := agree(None)) is not None:
+            pretrain(settings, clips, folder)
+        return agree(None)
+    told = []
 
     def make(folder: Path) -> dict[str, Any]:
-        watched = clips.centre[:: max(1, len(clips.centre) // WATCHED_CLIPS)][:WATCHED_CLIPS]
-        model = pretrain(settings, clips.training, folder, watched)
+        told.append(agree(folder))
+        model = pretrain(settings, clips, folder, on_log)
         save_file(model.encoder.state_dict(), folder / "encoder.safetensors")
         save_file(model.predictor.state_dict(), folder / "predictor.safetensors")
         (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -335,17 +366,48 @@ def run(settings: Settings, clips: Clips) -> Path:
             "steps": settings.training.steps,
             "clips": settings.training.steps * settings.training.batch,
             "seed": settings.training.seed,
+            "processes": distributed.get_world_size() if distributed.is_initialized() else 1,
         }
 
-    return store.result("pretraining.run", training_inputs(settings, clips), make)
+    folder = store.result("pretraining.run", training_inputs(settings, clips), make)
+    if not told:
+        agree(None)
+    return agree(folder)
 
 
 def training_inputs(settings: Settings, clips: Clips) -> dict[str, Any]:
     """What shapes a pre-trained encoder, for keys."""
     return {
         "recipe": settings.recipe,
+        "published": list(settings.published),
         "clip": asdict(settings.clip),
         "model": asdict(settings.model),
         "training": asdict(settings.training),
         "data": clips.digest,
     }
+
+
+def main() -> None:
+    """Pre-train from the shell, alone or as one of the processes that ``torchrun`` starts."""
+    parser = argparse.ArgumentParser(prog="python -m picojepa.pretraining", description=main.__doc__)
+    parser.add_argument("--profile", help="smoke, laptop or paper; default: PICOJEPA_PROFILE, else laptop")
+    parser.add_argument("--recipe", help="vjepa or published; default: PICOJEPA_RECIPE, else vjepa")
+    parser.add_argument("changes", nargs="*", metavar="section.field=value", help="such as training.batch=64")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    settings = configuration.settings(arguments.profile, arguments.recipe)
+    settings = configuration.change(settings, *arguments.changes)
+    clips = data.load_clips(settings)
+    if "RANK" in os.environ:  # torchrun sets it
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    folder = run(settings, clips)
+    if rank() == 0:
+        log.info("finished: %s", folder)
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ Book: chapter 5.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from picojepa import pretraining, store
-from picojepa.architecture import Encoder
+from picojepa.architecture import Encoder, new_encoder, seeded
 from picojepa.config import ProbeConfig, Settings, TrainingConfig
 from picojepa.data import Clips, label_numbers, normalise
-from picojepa.pretraining import device, encode, new_encoder, seeded
+from picojepa.features import autocast, device, encode, load_encoder
+from picojepa.jepa import decay_groups
 
 PREDICTIONS = "predictions.csv"
 PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's penalty, to choose from
@@ -107,15 +108,15 @@ class AttentiveHead(nn.Module):
 
 
 def train_head(
-    head: nn.Module, features: Tensor, labels: Tensor, epochs: int, peak: float, config: ProbeConfig
+    head: nn.Module, features: Sequence[Tensor], labels: Tensor, epochs: int, peak: float, config: ProbeConfig
 ) -> nn.Module:
     """Train a head on stored features: AdamW, warm-up over half of the steps at most 2 epochs, then a cosine.
 
     Args:
         head: changed in place and returned.
-        features: (n, D) or (n, N, D).
+        features: one or several encodings of the same clips, each (n, D) or (n, N, D); the epochs go round them.
         labels: class numbers, (n,).
-        epochs: passes over the features.
+        epochs: passes over the clips.
         peak: largest learning rate.
         config: batch, weight decay and seed of the shuffling.
 
@@ -128,10 +129,11 @@ def train_head(
     )
     optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=config.weight_decay)
     step = 0
-    for _ in range(epochs):
+    for epoch in range(epochs):
+        encoding = features[epoch % len(features)]
         for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
             optimizer.param_groups[0]["lr"] = pretraining.learning_rate(step, schedule)
-            loss = F.cross_entropy(head(features[chosen]), labels[chosen])
+            loss = F.cross_entropy(head(encoding[chosen]), labels[chosen])
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(head.parameters(), 1.0)
@@ -171,7 +173,7 @@ def attentive_probe(train: Tensor, labels: Tensor, test: Tensor, settings: Setti
     config = settings.probe
     with seeded(config.seed):
         head = AttentiveHead(train.shape[-1], classes, settings.model.heads)
-    train_head(head, train, labels, config.attentive_epochs, config.attentive_learning_rate, config)
+    train_head(head, [train], labels, config.attentive_epochs, config.attentive_learning_rate, config)
     with torch.no_grad():
         return torch.cat([head(part).softmax(-1) for part in test.split(256)]).numpy()
 
@@ -190,17 +192,20 @@ def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
         clips=config.supervised_clips,
         batch=settings.training.batch,
         learning_rate=settings.training.learning_rate,
+        precision=settings.training.precision,
         seed=config.seed,
     )
     where, encoder = device(), new_encoder(settings, config.seed)
     with seeded(config.seed):
         model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
-    optimizer = pretraining.make_optimizer([model], schedule)
+    optimizer = pretraining.make_optimizer(decay_groups(model), schedule)
     for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
         pretraining.set_schedules(optimizer, step, schedule)
         rows, epochs = pretraining.batch_numbers(step, len(task.train), schedule)
         batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
-        loss = F.cross_entropy(model(normalise(torch.from_numpy(batch)).to(where)), task.train_labels[rows].to(where))
+        with autocast(schedule.precision):
+            logits = model(normalise(torch.from_numpy(batch)).to(where)).float()
+        loss = F.cross_entropy(logits, task.train_labels[rows].to(where))
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -273,7 +278,7 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
 
     def make() -> pd.DataFrame:
         random = new_encoder(settings, settings.training.seed).to(device())
-        trained = pretraining.load_encoder(run / "encoder.safetensors", settings)
+        trained = load_encoder(run / "encoder.safetensors", settings)
         named = {"random weights": random, "pre-trained": trained}
         return pd.concat(
             [probe_encoder(e, settings, clips, task, name) for name, e in named.items()], ignore_index=True

@@ -30,7 +30,7 @@ matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
-HELPERS = ("config", "store", "standin", "plots")  # modules without a chapter
+HELPERS = ("config", "store", "standin", "features", "jepa", "published", "plots")  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
 
@@ -77,7 +77,7 @@ TINY = Settings(
     data=StandInConfig(scale=0.001, validation_scale=0.1, seconds=(1.0, 1.2)),
     clip=ClipConfig(size=32, clips_per_video=2),
     model=ModelConfig(patch=8, width=24, depth=1, heads=2, predictor_width=18, predictor_depth=1, predictor_heads=2),
-    training=TrainingConfig(clips=320, batch=16, log_every=1, checkpoint_every=5),
+    training=TrainingConfig(clips=320, batch=16, precision="float32", log_every=1, watch_every=5, checkpoint_every=5),
     probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_clips=96, neighbours=3),
 )
 

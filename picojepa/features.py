@@ -1,0 +1,135 @@
+"""What a frozen encoder says of clips, and cheap signs of whether it says anything.
+
+Letters: n clips, N tokens, D width.
+
+Book: chapters 4 (spread, rank, quick probe) and 5.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from sklearn.linear_model import RidgeClassifier
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+from torch import Tensor, nn
+
+from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa.config import Settings
+from picojepa.data import normalise
+
+
+def device() -> torch.device:
+    """The GPU where there is one, else the CPU; with several processes on a machine, this process's own GPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def fast_bfloat16() -> bool:
+    """Whether the device has instructions for matrix products in bfloat16; without them float32 is faster."""
+    if device().type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def autocast(precision: str) -> AbstractContextManager:
+    """Inside this block matrix products are done in a precision, ``float32`` or ``bfloat16`` where that is fast."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16" and fast_bfloat16())
+
+
+@torch.no_grad()
+def encode(
+    encoder: nn.Module, clips: np.ndarray, batch: int = 64, pool: bool = True, noise: int | None = None
+) -> Tensor:
+    """Features of stored clips from a frozen encoder.
+
+    Args:
+        encoder: maps (B, 3, T, H, W) to (B, N, D).
+        clips: uint8 (n, T, 3, H, W).
+        batch: clips encoded at a time.
+        pool: average over tokens.
+        noise: seed of the encoder's dropout; None: dropout is off, as it should be.
+
+    Returns:
+        float32 on the CPU: (n, D) if pooled, else (n, N, D).
+    """
+    where, training, parts = next(encoder.parameters()).device, encoder.training, []
+    encoder.train(noise is not None)
+    with seeded(noise or 0):
+        for start in range(0, len(clips), batch):
+            features = encoder(normalise(torch.from_numpy(np.array(clips[start : start + batch]))).to(where))
+            parts.append((features.mean(1) if pool else features).float().cpu())
+    encoder.train(training)
+    return torch.cat(parts)
+
+
+def spread_and_rank(features: Tensor) -> tuple[float, float]:
+    """How far apart the features of different clips lie, and in how many directions.
+
+    Args:
+        features: one row per clip, (n, D).
+
+    Returns:
+        The mean over D of the standard deviation over clips, and the effective rank (the exponential
+        of the entropy of the normalised singular values), between 1 and min(n, D).
+
+    Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
+    """
+    centred = features.double() - features.double().mean(0)
+    share = torch.linalg.svdvals(centred)
+    share = share / share.sum().clamp_min(1e-12)
+    entropy = -(share * share.clamp_min(1e-12).log()).sum()
+    return centred.std(0).mean().item(), entropy.exp().item()
+
+
+def quick_probe(features: Tensor, labels: Sequence[str]) -> float | None:
+    """Accuracy (0 to 1) of a ridge classifier in cross-validation: rough, but done in a tenth of a second.
+
+    Args:
+        features: one row per clip, (n, D).
+        labels: class names; with a class of one clip there is nothing to validate with, and the answer is None.
+
+    Book: chapter 4; the probes whose numbers count are those of chapter 5.
+    """
+    rarest = min(Counter(labels).values())
+    if rarest < 2 or len(set(labels)) < 2:
+        return None
+    model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=features.shape[1]))
+    with threadpool_limits(1):
+        return float(cross_val_score(model, features.numpy(), list(labels), cv=min(5, rarest)).mean())
+
+
+def load_encoder(path: Path, settings: Settings) -> Encoder:
+    """Read an encoder from a safetensors file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the weights were made for another geometry.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no encoder at {path}; pre-train one (chapter 4)")
+    encoder, weights = new_encoder(settings, 0), load_file(path)
+    check_geometry(path, shapes(weights), shapes(encoder.state_dict()))
+    encoder.load_state_dict(weights)
+    return encoder.to(device()).eval()
+
+
+def shapes(weights: dict[str, Any]) -> dict[str, list[int]]:
+    """Shape of every tensor in a state dictionary."""
+    return {name: list(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
+
+
+def check_geometry(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Raise ValueError, naming the first difference, unless a file was made for the wanted geometry."""
+    for name in wanted | found:
+        if wanted.get(name) != found.get(name):
+            raise ValueError(
+                f"{path}: made for another geometry: {name} is {found.get(name)}, these settings want "
+                f"{wanted.get(name)}; use the profile it was made with or delete the file"
+            )

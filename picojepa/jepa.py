@@ -1,0 +1,103 @@
+"""The objective: what each encoder sees, what the predictor must say, and how the target encoder follows.
+
+Letters: B clips, C channels, T frames, H, W pixels, N tokens, M context tokens, K target tokens, D width.
+
+Book: chapter 4.
+"""
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from picojepa.architecture import Predictor, gather_tokens, new_encoder, seeded
+from picojepa.config import Settings
+from picojepa.masking import Mask, draw
+
+
+class JEPA(nn.Module):
+    """Context encoder, predictor, and the target encoder, which no gradient reaches."""
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.encoder = new_encoder(settings, seed)
+        self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        with seeded(seed + 1):
+            self.predictor = Predictor(settings)
+
+    def train(self, mode: bool = True) -> "JEPA":
+        """Training mode, but for the target encoder: dropout, where there is any, does not touch the targets."""
+        super().train(mode)
+        self.target_encoder.eval()
+        return self
+
+    def draw_masks(self, batch: int, generator: torch.Generator) -> list[Mask]:
+        """The masks of one step; all of them are applied to the same clips."""
+        return draw(self.settings.training.mask, self.settings.grid, batch, generator)
+
+    def forward(self, clips: Tensor, masks: list[Mask]) -> tuple[Tensor, Tensor]:
+        """Compare what is predicted of the hidden tokens with what the target encoder says of them.
+
+        Args:
+            clips: (B, 3, T, H, W), normalised.
+            masks: their losses are averaged; all share one pass of the target encoder.
+
+        Returns:
+            The loss, a scalar, and the mean cosine similarity of prediction and target, without gradient.
+
+        Source: V-JEPA section 3, equation 1. Book: chapter 4.
+        """
+        features = self.targets(clips)  # (B, N, D)
+        losses, similarities = [], []
+        for kind, mask in enumerate(masks):
+            predicted = self.predict(self.encode(clips, mask.context), mask, kind)  # (B, K, D)
+            wanted = gather_tokens(features, mask.target)  # (B, K, D)
+            losses.append(self.distance(predicted.float(), wanted.float()))
+            similarities.append(F.cosine_similarity(predicted.detach(), wanted.detach(), dim=-1).float().mean())
+        return torch.stack(losses).mean(), torch.stack(similarities).mean()
+
+    def targets(self, clips: Tensor) -> Tensor:
+        """Layer-normalised features of every token, (B, N, D), from all of the clip.
+
+        With ``stop_gradient=False`` there is one encoder for both parts, and the loss can change the
+        targets: the plain objective, which collapses (chapter 4).
+        """
+        if self.settings.training.stop_gradient:
+            with torch.no_grad():
+                features = self.target_encoder(clips)
+        else:
+            features = self.encoder(clips)
+        return F.layer_norm(features, features.shape[-1:])
+
+    def encode(self, clips: Tensor, context: Tensor) -> Tensor:
+        """Features of the context tokens, (B, M, D), from the context tokens alone."""
+        return self.encoder(clips, context)
+
+    def predict(self, context: Tensor, mask: Mask, kind: int) -> Tensor:
+        """Predicted features of the target tokens, (B, K, D)."""
+        return self.predictor(context, mask.context, mask.target, kind)
+
+    def distance(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        """Mean absolute error."""
+        return F.l1_loss(predicted, wanted)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser changes; the predictor may learn at another rate than the encoder."""
+        rate = self.settings.training.predictor_rate
+        return [*decay_groups(self.encoder), *decay_groups(self.predictor, rate)]
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Exponential moving average: target <- momentum * target + (1 - momentum) * encoder."""
+        torch._foreach_lerp_(list(self.target_encoder.parameters()), list(self.encoder.parameters()), 1 - momentum)
+
+
+def decay_groups(module: nn.Module, rate: float = 1.0) -> list[dict[str, Any]]:
+    """Parameters for an optimiser: weight decay on matrices only, not on biases, norms, positions and mask tokens."""
+    named = list(module.named_parameters())
+    free = [p for name, p in named if p.ndim < 2 or name.endswith(("positions", "mask_tokens"))]
+    matrices = [p for name, p in named if p.ndim >= 2 and not name.endswith(("positions", "mask_tokens"))]
+    return [{"params": matrices, "decays": True, "rate": rate}, {"params": free, "decays": False, "rate": rate}]
