@@ -74,7 +74,6 @@ class ClipConfig:
     frames_per_second: float | None = 8.0  # None: frames at the video's own rate, ``stride`` apart
     stride: int = 1  # frames from one to the next, with frames_per_second=None
     clips_per_video: int = 4  # training clips kept per video; epoch e uses clip e % clips_per_video
-    cache_gigabytes: float = 60.0  # most disk that the decoded clips of one list may take
 
     def __post_init__(self) -> None:
         require(self.frames > 0 and self.size > 0, "a clip needs at least one frame and one pixel")
@@ -353,3 +352,8 @@ def settings(profile: str | None = None, recipe: str | None = None) -> Settings:
 def cache_folder() -> Path:
     """Where generated videos, decoded clips and results are kept (``PICOJEPA_CACHE``, default ``data/cache``)."""
     return Path(os.environ.get("PICOJEPA_CACHE") or DATA / "cache").expanduser().resolve()
+
+
+def cache_limit() -> float:
+    """Most gigabytes of disk that the decoded clips of one list may take (``PICOJEPA_CACHE_GB``, default 60)."""
+    return float(os.environ.get("PICOJEPA_CACHE_GB") or 60)

@@ -8,6 +8,7 @@ Book: chapter 1.
 import hashlib
 import logging
 import re
+import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,14 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock
 from torch import Tensor
 from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
 from picojepa import standin, store
-from picojepa.config import CLASSES, LABELLED_CLASSES, ClipConfig, Settings, cache_folder
+from picojepa.config import CLASSES, LABELLED_CLASSES, ClipConfig, Settings, cache_folder, cache_limit
 
 REQUIRED_COLUMNS = ("path", "label")
 OPTIONAL_COLUMNS = ("split", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")
@@ -95,7 +97,9 @@ def read_manifest(path: Path) -> pd.DataFrame:
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
     folder = cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
-    standin.generate(settings.data, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):  # of several processes one generates, the others wait
+        standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
 
 
@@ -291,7 +295,8 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         videos: a list from `read_manifest`; default: the stand-in.
 
     Raises:
-        ValueError: more than ``UNREADABLE_LIMIT`` of the videos can not be read; the first reasons are listed.
+        ValueError: more than ``UNREADABLE_LIMIT`` of the videos cannot be read (the first reasons are listed),
+            or the clips would take more disk than allowed or free.
     """
     videos = stand_in(settings) if videos is None else videos
     videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
@@ -308,8 +313,26 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     return Clips(videos[readable].reset_index(drop=True), training, centre, skipped, content)
 
 
+def clip_gigabytes(videos: pd.DataFrame, clip: ClipConfig) -> float:
+    """Disk that the decoded clips of a list take."""
+    clips = clip.clips_per_video * int((videos.split == "pretrain").sum()) + len(videos)
+    return clips * clip.frames * 3 * clip.size**2 / 1e9
+
+
+def _check_room(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> None:
+    written = sum(path.stat().st_blocks * 512 for path in folder.glob("*.npy")) / 1e9
+    wanted, free = clip_gigabytes(videos, clip), shutil.disk_usage(folder).free / 1e9
+    if wanted > cache_limit() or wanted - written > free:
+        raise ValueError(
+            f"the decoded clips of {len(videos)} videos take {wanted:.1f} GB in {folder}; "
+            f"allowed are {cache_limit():g} GB (PICOJEPA_CACHE_GB), free are {free:.1f} GB; allow more, name a larger disk in PICOJEPA_CACHE, or lower "
+            "clip.clips_per_video or clip.size"
+        )
+
+
 def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[str, Any]:
     """Fill a folder with ``training.npy``, ``centre.npy`` and ``skipped.csv``; goes on after an interruption."""
+    _check_room(videos, clip, folder)
     trained = int((videos.split == "pretrain").sum())
     shape = (clip.frames, 3, clip.size, clip.size)
     training = _array(folder / "training.npy", (trained, clip.clips_per_video, *shape))

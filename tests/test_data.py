@@ -439,3 +439,16 @@ def test_bundled_clips_are_in_the_current_style_of_the_stand_in():
 def test_bundling_again_gives_the_same_list(tmp_path):
     table = bundle_clips.bundle(tmp_path)
     pd.testing.assert_frame_equal(table.drop(columns="sha256"), pd.read_csv(BUNDLED).drop(columns="sha256"))
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, monkeypatch):
+    settings, videos = pipelines[1].settings, pipelines[1].clips.videos
+    wanted = data.clip_gigabytes(videos, settings.clip)
+    stored = pipelines[1].clips.training.nbytes + pipelines[1].clips.centre.nbytes
+    assert wanted == pytest.approx(stored / 1e9)
+    monkeypatch.setenv("PICOJEPA_CACHE_GB", str(0.9 * wanted))
+    with pytest.raises(ValueError, match=r"PICOJEPA_CACHE_GB.*clip\.clips_per_video"):
+        data.load_clips(settings, videos)
+    assert not list(cache.rglob("*.npy"))
+    monkeypatch.setenv("PICOJEPA_CACHE_GB", str(1.1 * wanted))
+    assert len(data.load_clips(settings, videos).videos) == len(videos)
