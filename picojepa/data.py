@@ -325,8 +325,8 @@ def _check_room(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> None:
     if wanted > cache_limit() or wanted - written > free:
         raise ValueError(
             f"the decoded clips of {len(videos)} videos take {wanted:.1f} GB in {folder}; "
-            f"allowed are {cache_limit():g} GB (PICOJEPA_CACHE_GB), free are {free:.1f} GB; allow more, name a larger disk in PICOJEPA_CACHE, or lower "
-            "clip.clips_per_video or clip.size"
+            f"allowed are {cache_limit():g} GB (PICOJEPA_CACHE_GB), free are {free:.1f} GB; allow more, "
+            "name a larger disk in PICOJEPA_CACHE, or lower clip.clips_per_video or clip.size"
         )
 
 
