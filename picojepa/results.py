@@ -145,7 +145,7 @@ def verdict(low: float, high: float) -> str:
     """
     if low > 0:
         return "supported"
-    return "not supported" if high < 0 else "can not be told here"
+    return "not supported" if high < 0 else "cannot be told here"
 
 
 def claim(text: str, where: str, test: str, interval: tuple[float, float, float], over: str) -> dict[str, str]:

@@ -141,8 +141,8 @@ def test_bootstrap_of_a_difference_of_two_groups():
     [
         (0.1, 2, "supported"),
         (-2, -0.1, "not supported"),
-        (-1, 1, "can not be told here"),
-        (0.0, 1, "can not be told here"),
+        (-1, 1, "cannot be told here"),
+        (0.0, 1, "cannot be told here"),
     ],
 )
 def test_verdicts(low, high, word):
