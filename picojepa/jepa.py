@@ -60,17 +60,20 @@ class JEPA(nn.Module):
         return torch.stack(losses).mean(), torch.stack(similarities).mean()
 
     def targets(self, clips: Tensor) -> Tensor:
-        """Layer-normalised features of every token, (B, N, D), from all of the clip.
+        """Layer-normalised features of every token, (B, N, D), from all of the clip."""
+        features = self.target_features(clips)
+        return F.layer_norm(features, features.shape[-1:])
+
+    def target_features(self, clips: Tensor) -> Tensor:
+        """Features of every token, (B, N, D), from the encoder that gives the targets.
 
         With ``stop_gradient=False`` there is one encoder for both parts, and the loss can change the
         targets: the plain objective, which collapses (chapter 4).
         """
-        if self.settings.training.stop_gradient:
-            with torch.no_grad():
-                features = self.target_encoder(clips)
-        else:
-            features = self.encoder(clips)
-        return F.layer_norm(features, features.shape[-1:])
+        if not self.settings.training.stop_gradient:
+            return self.encoder(clips)
+        with torch.no_grad():
+            return self.target_encoder(clips)
 
     def encode(self, clips: Tensor, context: Tensor) -> Tensor:
         """Features of the context tokens, (B, M, D), from the context tokens alone."""

@@ -104,10 +104,7 @@ class PublishedJEPA(JEPA):
 
     def targets(self, clips: Tensor) -> Tensor:
         """F5: targets as the encoder gives them, not normalised a second time."""
-        if not self.has("raw_targets"):
-            return super().targets(clips)
-        with torch.no_grad():
-            return self.target_encoder(clips)
+        return self.target_features(clips) if self.has("raw_targets") else super().targets(clips)
 
     def encode(self, clips: Tensor, context: Tensor) -> Tensor:
         """F2: all tokens are encoded and the visible ones gathered afterwards, when they have seen the hidden ones."""
@@ -128,6 +125,8 @@ class PublishedJEPA(JEPA):
     def parameter_groups(self) -> list[dict[str, Any]]:
         """F3: the mask token is in no group; its gradient is never set to zero and enters the norm that is clipped."""
         groups = super().parameter_groups()
+        if self.has("decoder_predictor"):
+            groups[-1]["params"].append(self.mask_token)  # the decoder is only the rest of the predictor
         if self.has("idle_mask_token"):
             for group in groups:
                 group["params"] = [p for p in group["params"] if p is not self.idle_parameter]
