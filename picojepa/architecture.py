@@ -61,7 +61,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     are faster, some heads at a time so that their scores stay in the processor's cache.
 
     Args:
-        query, key, value: (B, heads, N, D / heads).
+        query: (B, heads, N, D / heads).
+        key: the same shape.
+        value: the same shape.
         dropout: probability with which a weight is set to zero.
 
     Returns:

@@ -1,4 +1,4 @@
-"""From video files to tensors: manifests, lists and quarters, reading clips, the store of decoded clips.
+"""From video files to clips: manifests, lists and quarters, reading clips, the store of decoded clips.
 
 Letters: T frames, C = 3 channels, H = W pixels. Clips are stored as uint8 and normalised when used.
 
@@ -12,15 +12,13 @@ import shutil
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 from filelock import FileLock
 from torch import Tensor
 from torchcodec.decoders import VideoDecoder
@@ -28,15 +26,13 @@ from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
 from picojepa import standin, store
-from picojepa.config import CLASSES, LABELLED_CLASSES, ClipConfig, Settings, cache_folder, cache_limit
+from picojepa.clips import Clips, crop, crop_boxes, label_numbers, normalise  # noqa: F401
+from picojepa.config import LABELLED_CLASSES, ClipConfig, Settings, cache_folder, cache_limit
 
 REQUIRED_COLUMNS = ("path", "label")
 OPTIONAL_COLUMNS = ("split", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")
 SPLITS = ("pretrain", "validation")
 UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on
-MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red, green, blue, as in the paper's code
-STD = (0.229, 0.224, 0.225)
-CROP_ASPECT = (0.75, 1.35)  # width / height of a random crop, logarithmically uniform, as in V-JEPA
 READ, UNREADABLE = 1, 2  # marks of progress in done.npy; 0: not tried yet
 CHUNK = 64  # videos decoded between two marks of progress
 log = logging.getLogger(__name__)
@@ -118,11 +114,6 @@ def quarters(videos: pd.DataFrame) -> pd.Series:
     return number.where(videos.labelled & (videos.split == "pretrain"), 0)
 
 
-def label_numbers(labels: Sequence[str], classes: Sequence[str] = CLASSES) -> Tensor:
-    """Class names as int64 numbers, (n,)."""
-    return torch.tensor([classes.index(label) for label in labels], dtype=torch.int64)
-
-
 # ---------------------------------------------------------------- one video
 
 
@@ -198,48 +189,6 @@ def read_clips(path: str | Path, clip: ClipConfig, positions: Sequence[float]) -
     return frames.unflatten(0, times.shape)
 
 
-def normalise(clips: Tensor) -> Tensor:
-    """uint8 (B, T, C, H, W) to float32 (B, C, T, H, W) with ImageNet's mean and standard deviation."""
-    mean = torch.tensor(MEAN, device=clips.device).view(3, 1, 1, 1) * 255
-    std = torch.tensor(STD, device=clips.device).view(3, 1, 1, 1) * 255
-    return (clips.permute(0, 2, 1, 3, 4) - mean) / std
-
-
-def crop_boxes(count: int, area: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Random boxes to crop, as shares of the frame: (count, 4) with left, top, width, height.
-
-    Args:
-        count: number of boxes, one for each clip.
-        area: smallest and largest share of the frame that a box keeps.
-        generator: source of randomness.
-
-    Source: V-JEPA appendix ("random resized crop"). Book: chapter 1.
-    """
-    chosen, place = torch.rand(count, 2, generator=generator), torch.rand(count, 2, generator=generator)
-    kept = area[0] + (area[1] - area[0]) * chosen[:, 0]
-    aspect = CROP_ASPECT[0] * (CROP_ASPECT[1] / CROP_ASPECT[0]) ** chosen[:, 1]  # width / height
-    size = torch.stack([(kept * aspect).sqrt(), (kept / aspect).sqrt()], 1).clamp_max(1)
-    return torch.cat([place * (1 - size), size], 1)
-
-
-def crop(clips: Tensor, boxes: Tensor) -> Tensor:
-    """Cut a box out of every clip, the same in all its frames, and stretch it over the whole frame.
-
-    Args:
-        clips: float (B, C, T, H, W).
-        boxes: (B, 4), see `crop_boxes`.
-
-    Returns:
-        The same shape.
-    """
-    corner, size = boxes[:, :2], boxes[:, 2:]
-    centre = 2 * corner + size - 1  # in coordinates from -1 to 1
-    matrix = torch.cat([torch.diag_embed(size), centre.unsqueeze(-1)], -1)  # (B, 2, 3)
-    frames = clips.flatten(1, 2)  # (B, C * T, H, W)
-    grid = F.affine_grid(matrix, list(frames.shape), align_corners=False)
-    return F.grid_sample(frames, grid, padding_mode="border", align_corners=False).reshape(clips.shape)
-
-
 def _first_line(error: Exception) -> str:
     """What went wrong, without the decoder's source file and line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -247,29 +196,6 @@ def _first_line(error: Exception) -> str:
 
 
 # ---------------------------------------------------------------- all videos
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Decoded clips of a whole list, memory-mapped from disk.
-
-    Attributes:
-        videos: the readable videos, training first; row i belongs to ``centre[i]``.
-        training: random clips of the training videos, uint8 (n_training, clips_per_video, T, C, H, W).
-        centre: the centre clip of every video, uint8 (n, T, C, H, W).
-        skipped: unreadable videos with the reason.
-        digest: key of the data, for results that are made from it.
-    """
-
-    videos: pd.DataFrame
-    training: np.ndarray
-    centre: np.ndarray
-    skipped: pd.DataFrame
-    digest: str
-
-    def select(self, which: pd.Series) -> np.ndarray:
-        """Row numbers of the videos for which a boolean column holds."""
-        return np.flatnonzero(which.to_numpy())
 
 
 def data_digest(videos: pd.DataFrame) -> str:
@@ -302,7 +228,9 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
     content = data_digest(videos)
     folder = store.result(
-        "data.clips", {"clip": asdict(settings.clip), "data": content}, partial(_decode_all, videos, settings.clip)
+        "data.clips",
+        {"clip": asdict(settings.clip), "list": content},
+        partial(_decode_all, videos, settings.clip, content),
     )
     readable = np.load(folder / "done.npy") == READ
     keep = np.flatnonzero(readable)
@@ -310,7 +238,7 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     training, centre = np.load(folder / "training.npy", mmap_mode="r"), np.load(folder / "centre.npy", mmap_mode="r")
     if len(keep) < len(videos):
         training, centre = training[keep[keep < len(training)]], centre[keep]
-    return Clips(videos[readable].reset_index(drop=True), training, centre, skipped, content)
+    return Clips(videos[readable].reset_index(drop=True), training, centre, skipped, store.card(folder)["digest"])
 
 
 def clip_gigabytes(videos: pd.DataFrame, clip: ClipConfig) -> float:
@@ -330,7 +258,7 @@ def _check_room(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> None:
         )
 
 
-def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[str, Any]:
+def _decode_all(videos: pd.DataFrame, clip: ClipConfig, content: str, folder: Path) -> dict[str, Any]:
     """Fill a folder with ``training.npy``, ``centre.npy`` and ``skipped.csv``; goes on after an interruption."""
     _check_room(videos, clip, folder)
     trained = int((videos.split == "pretrain").sum())
@@ -367,7 +295,9 @@ def _decode_all(videos: pd.DataFrame, clip: ClipConfig, folder: Path) -> dict[st
         {"path": [videos.path[i] for i in sorted(reasons)], "reason": [reasons[i] for i in sorted(reasons)]}
     )
     table.to_csv(folder / "skipped.csv", index=False)
-    return {"videos": len(videos), "skipped": len(reasons)}
+    pixels = [file_hash(folder / name) for name in ("training.npy", "centre.npy", "done.npy")]
+    digest = store.digest({"list": content, "pixels": pixels})
+    return {"videos": len(videos), "skipped": len(reasons), "digest": digest}
 
 
 def _check_unreadable(reasons: dict[int, str], videos: pd.DataFrame) -> None:

@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 
 from picojepa import store
 from picojepa.architecture import Encoder, seeded
+from picojepa.clips import Clips, label_numbers
 from picojepa.config import LABELLED_CLASSES, ProbeConfig, Settings
-from picojepa.data import Clips, label_numbers, quarters, read_clips
+from picojepa.data import quarters, read_clips
 from picojepa.features import device, encode, load_encoder
 from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
 
@@ -156,6 +157,12 @@ def encodings(encoder: Encoder, clips: np.ndarray, config: ProbeConfig) -> list[
     return [encode(encoder, clips, noise=config.seed + draw) for draw in range(config.dropout_draws)]
 
 
+def member_inputs(settings: Settings, clips: Clips, run: Path) -> dict[str, Any]:
+    """What shapes the members, for keys."""
+    rows = store.digest([member_rows(clips, member).tolist() for member in MEMBERS])
+    return {"run": run.name, "data": clips.digest, "rows": rows, "probe": asdict(settings.probe)}
+
+
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
     """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`."""
     width, classes = settings.model.width, len(LABELLED_CLASSES)
@@ -166,8 +173,7 @@ def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, Line
         weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
         save_file(weights, folder / HEADS)
 
-    inputs = {"run": run.name, "data": clips.digest, "probe": asdict(settings.probe)}
-    weights = load_file(store.result("ensemble.heads", inputs, make) / HEADS)
+    weights = load_file(store.result("ensemble.heads", member_inputs(settings, clips, run), make) / HEADS)
     heads = {}
     for member in MEMBERS:
         heads[member] = LinearHead(width, classes).eval()
@@ -195,8 +201,7 @@ def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
         encoder = load_encoder(run / "encoder.safetensors", settings)
         return decide(clips, task, member_scores(heads, encode(encoder, clips.centre[task.test])))
 
-    inputs = {"run": run.name, "data": clips.digest, "probe": asdict(settings.probe)}
-    return stored_table("ensemble.predictions", inputs, make)
+    return stored_table("ensemble.predictions", member_inputs(settings, clips, run), make)
 
 
 def decide(clips: Clips, task: Task, scores: np.ndarray) -> pd.DataFrame:

@@ -22,8 +22,8 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa.clips import normalise
 from picojepa.config import Settings
-from picojepa.data import normalise
 
 
 def device() -> torch.device:

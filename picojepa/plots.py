@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from IPython.display import HTML, Markdown
+from IPython.display import HTML, DisplayHandle, Markdown
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
@@ -29,6 +29,7 @@ from sklearn.metrics import confusion_matrix
 from torchcodec.encoders import VideoEncoder
 
 from picojepa.config import CLASSES, LABELLED_CLASSES
+from picojepa.pretraining import read_metrics
 
 CONTEXT, TARGET, PREDICTED, NEUTRAL = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 COLOURS = {
@@ -262,20 +263,46 @@ def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, label: str) -> None:
 
 
 def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
-    """One panel per column of the metrics, one line per run, over clips seen.
+    """One panel per column of the metrics, three in a row, one line per run, over clips seen.
 
     Args:
-        runs: name -> `pretraining.read_metrics`.
+        runs: name -> `pretraining.read_metrics`; rows without a number in a column are left out of its panel.
         columns: column -> axis label.
         colours: name -> colour.
     """
-    figure, axes = plt.subplots(1, len(columns), figsize=(3.4 * len(columns), 2.8), squeeze=False)
-    for ax, (column, label) in zip(axes[0], columns.items(), strict=True):
+    across = min(3, len(columns))
+    down = -(-len(columns) // across)
+    figure, axes = plt.subplots(down, across, figsize=(3.4 * across, 2.8 * down), squeeze=False)
+    for ax, (column, label) in zip(axes.flat, columns.items(), strict=False):
         for style, (name, metrics) in zip(("-", "--", ":", "-."), runs.items(), strict=False):
-            ax.plot(metrics.clips / 1000, metrics[column], style, label=name, color=colours[name])
-        ax.set(xlabel="clips seen (thousand)", ylabel=label, ylim=(0, None))
+            seen = metrics[["clips", column]].dropna().astype(float)
+            ax.plot(seen.clips / 1000, seen[column], style, label=name, color=colours[name])
+        ax.set(xlabel="clips seen (thousand)", ylabel=label, ylim=(min(0, ax.get_ylim()[0]), None))
+    for ax in axes.flat[len(columns) :]:
+        ax.set_axis_off()
     axes[0][0].legend(frameon=False)
     return figure
+
+
+class LiveCurves:
+    """Curves of a run that is under way, drawn again in one place of the page at every call.
+
+    To be handed to `pretraining.run` as ``on_log``. The last drawing stays.
+
+    Book: chapter 4.
+    """
+
+    def __init__(self, columns: Mapping[str, str]) -> None:
+        """Columns of the metrics -> axis labels."""
+        self.columns, self.place = columns, DisplayHandle()
+        self.shown = False
+
+    def __call__(self, folder: Path) -> None:
+        """Draw the metrics in a run's folder."""
+        figure = training_curves({"this run": read_metrics(folder)}, self.columns, {"this run": CONTEXT})
+        (self.place.update if self.shown else self.place.display)(figure)
+        self.shown = True
+        plt.close(figure)  # or the notebook shows it once more
 
 
 # ---------------------------------------------------------------- scores

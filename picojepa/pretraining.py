@@ -34,8 +34,8 @@ from tqdm.auto import tqdm
 
 from picojepa import config as configuration
 from picojepa import data, store
+from picojepa.clips import Clips, crop, crop_boxes, normalise
 from picojepa.config import Settings, TrainingConfig
-from picojepa.data import Clips, crop, crop_boxes, normalise
 from picojepa.features import autocast, check_geometry, device, encode, quick_probe, shapes, spread_and_rank
 from picojepa.jepa import JEPA
 from picojepa.masking import Mask
@@ -118,7 +118,8 @@ def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: 
     batch = normalise(torch.from_numpy(clips[videos[share], epochs[share] % clips.shape[1]]))
     if config.crop is None:
         return batch
-    boxes = crop_boxes(config.batch, config.crop, torch.Generator().manual_seed(step_seed(step, config)))
+    stream = torch.Generator().manual_seed(~step_seed(step, config))  # not that of the step's masks
+    boxes = crop_boxes(config.batch, config.crop, stream)
     return crop(batch, boxes[share])
 
 
@@ -161,6 +162,14 @@ def agree(value: Any) -> Any:
     return said[0]
 
 
+def mean_over_processes(values: Tensor) -> Tensor:
+    """The mean of what every process found, in every process."""
+    if distributed.is_initialized():
+        distributed.all_reduce(values)
+        values = values / distributed.get_world_size()
+    return values
+
+
 # ---------------------------------------------------------------- training
 
 
@@ -191,7 +200,8 @@ def training_step(
     if not torch.isfinite(loss + norm):
         raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm.item()}")
     optimizer.step()
-    return {"loss": loss.item(), "similarity": similarity.item(), "gradient_norm": norm.item()}
+    found = mean_over_processes(torch.stack([loss.detach(), similarity, norm])).tolist()
+    return dict(zip(("loss", "similarity", "gradient_norm"), found, strict=True))
 
 
 def pretrain(settings: Settings, clips: Clips, folder: Path, on_log: Callable[[Path], None] | None = None) -> JEPA:
@@ -255,9 +265,9 @@ class Recorder:
         rows = np.linspace(0, len(clips.training) - 1, min(WATCHED_CLIPS, len(clips.training))).astype(int)
         self.watched, self.labels = clips.centre[rows], clips.videos.label.iloc[rows].tolist()
         self.waited, self.start, self.since = 0.0, time.perf_counter(), first
-        kept = read_metrics(folder).query("step < @first") if self.path.exists() else None
-        if kept is not None and rank() == 0:  # rows of steps that will be done again
-            store.write_atomically(self.path, kept.to_json(orient="records", lines=True) if len(kept) else "")
+        if self.path.exists() and rank() == 0:  # without the rows of steps that will be done again
+            kept = [line for line in whole_lines(self.path) if json.loads(line)["step"] < first]
+            store.write_atomically(self.path, "".join(kept))
         self.bar = tqdm(
             desc="pre-training",
             unit="clip",
@@ -301,10 +311,14 @@ class Recorder:
         self.waited, self.start, self.since = 0.0, time.perf_counter(), step + 1
 
 
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a text file; one that was cut off by a kill is left out."""
+    return [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+
+
 def read_metrics(folder: Path) -> pd.DataFrame:
-    """The metrics of a run, one row per logged step; a line that was cut off by a kill is left out."""
-    lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-    return pd.DataFrame([json.loads(line) for line in lines if line.endswith("\n")], columns=None)
+    """The metrics of a run, one row per logged step."""
+    return pd.DataFrame([json.loads(line) for line in whole_lines(folder / "metrics.jsonl")])
 
 
 # ---------------------------------------------------------------- checkpoints
@@ -361,7 +375,6 @@ def run(settings: Settings, clips: Clips, on_log: Callable[[Path], None] | None 
         model = pretrain(settings, clips, folder, on_log)
         save_file(model.encoder.state_dict(), folder / "encoder.safetensors")
         save_file(model.predictor.state_dict(), folder / "predictor.safetensors")
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
         return {
             "steps": settings.training.steps,
             "clips": settings.training.steps * settings.training.batch,
@@ -370,6 +383,7 @@ def run(settings: Settings, clips: Clips, on_log: Callable[[Path], None] | None 
         }
 
     folder = store.result("pretraining.run", training_inputs(settings, clips), make)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)  # the result is in its place: a kill costs nothing any more
     if not told:
         agree(None)
     return agree(folder)

@@ -27,8 +27,8 @@ from tqdm.auto import tqdm
 
 from picojepa import pretraining, store
 from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa.clips import Clips, label_numbers, normalise
 from picojepa.config import ProbeConfig, Settings, TrainingConfig
-from picojepa.data import Clips, label_numbers, normalise
 from picojepa.features import autocast, device, encode, load_encoder
 from picojepa.jepa import decay_groups
 

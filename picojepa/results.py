@@ -12,12 +12,14 @@ import pandas as pd
 from scipy import stats
 
 from picojepa import store
-from picojepa.config import DATA, LABELLED_CLASSES, PAPER_VALIDATION, Settings
-from picojepa.data import Clips, quarters
+from picojepa.clips import Clips
+from picojepa.config import DATA, LABELLED_CLASSES, PAPER_VALIDATION, ROOT, Settings
+from picojepa.data import quarters
 from picojepa.ensemble import MEMBERS
 from picojepa.probing import accuracy
 
 CARDS = DATA / "cards"
+BENCHMARKS = ROOT / "benchmarks"
 
 
 # ---------------------------------------------------------------- the paper's numbers
@@ -228,8 +230,8 @@ def stored_cards(settings: Settings, clips: Clips) -> pd.DataFrame:
     """One row per stored result made with this profile's data: stage, date, seconds, hardware, code."""
     rows = []
     for path in sorted((store.cache_folder() / "results").glob(f"*/{store.CARD}")):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        if card["inputs"].get("data") == clips.digest and not path.parent.name.endswith(".partial"):
+        card, finished = json.loads(path.read_text(encoding="utf-8")), path.parent.suffix != ".partial"
+        if finished and clips.digest in (card["inputs"].get("data"), card.get("digest")):
             rows.append(
                 {
                     "stage": card["stage"],
@@ -268,6 +270,20 @@ def committed_cards(experiment: str, folder: Path = CARDS) -> list[dict[str, Any
     if not paths:
         raise FileNotFoundError(f"no cards of {experiment!r} in {folder}; run `make experiments` (about half an hour)")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def benchmark(name: str = "cpu", folder: Path = BENCHMARKS) -> dict[str, Any]:
+    """The record that ``make bench`` wrote on one machine: clips a second, seconds and gigabytes, and where.
+
+    Raises:
+        FileNotFoundError: there is none; the message names the command that makes it.
+
+    Book: chapters 2 and 3, and the page on larger machines.
+    """
+    path = folder / f"{name}.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no benchmark record at {path}; run `make bench`")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def primary_measure(cards: list[dict[str, Any]], classes: int = 10, probe: str = "linear") -> pd.DataFrame:

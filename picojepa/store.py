@@ -2,7 +2,8 @@
 
 The key of a result changes when anything that shaped it changes: the inputs (settings and a digest
 of the data) or the code. Code means the parsed source, without comments and docstrings, of the
-stage's module and of every picojepa module that it imports, directly or not.
+stage's module and of every picojepa module that it imports, directly or not. The modules that make the
+data are left out below other stages: what they made is in the key already, as a digest of every pixel.
 
 Book: chapter 8 prints the cards of all results.
 """
@@ -26,6 +27,7 @@ from picojepa.config import cache_folder
 
 PACKAGE = Path(__file__).resolve().parent
 CARD = "card.json"
+DATA_MODULES = {"data", "standin"}
 log = logging.getLogger(__name__)
 
 
@@ -69,7 +71,8 @@ def code_digest(module: str, package: Path = PACKAGE) -> str:
         name = waiting.pop()
         source = (package / f"{name}.py").read_text(encoding="utf-8")
         sources[name] = parsed_source(source)
-        waiting |= imported_modules(source) - sources.keys()
+        below = imported_modules(source) - sources.keys()
+        waiting |= below if module in DATA_MODULES else below - DATA_MODULES
     return digest(sources)
 
 

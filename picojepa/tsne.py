@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
+from picojepa.clips import Clips
 from picojepa.config import LABELLED_CLASSES
-from picojepa.data import Clips
 
 
 def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.ndarray:

@@ -30,12 +30,15 @@ matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
-HELPERS = ("config", "store", "standin", "features", "jepa", "published", "plots")  # modules without a chapter
+APPENDICES = ("scaling",)  # notebooks without a module of their own
+HELPERS = ("config", "store", "standin", "clips", "features", "jepa", "published", "plots")  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
 
 def notebook_path(name: str) -> Path:
-    """Where the chapter of a module is."""
+    """Where the chapter of a module, or an appendix, is."""
+    if name in APPENDICES:
+        return ROOT / "book" / f"{name}.ipynb"
     return ROOT / "book" / f"{CHAPTERS.index(name) + 1:02}_{name}.ipynb"
 
 

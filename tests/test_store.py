@@ -17,15 +17,19 @@ LAYERS = {
     "config": set(),
     "store": {"config"},
     "standin": {"config"},
+    "clips": {"config"},
     "masking": {"config"},
-    "architecture": {"config"},
-    "data": BASE | {"standin"},
-    "pretraining": BASE | {"architecture", "data", "masking"},
-    "probing": BASE | {"architecture", "data", "pretraining"},
-    "ensemble": BASE | {"architecture", "data", "pretraining", "probing"},
-    "tsne": BASE | {"architecture", "data", "pretraining", "probing"},
-    "results": BASE | {"data", "pretraining", "probing", "ensemble", "tsne"},
-    "plots": {"config"},
+    "data": BASE | {"clips", "standin"},
+    "architecture": {"config", "masking"},
+    "features": BASE | {"architecture", "clips"},
+    "jepa": {"architecture", "config", "masking"},
+    "published": {"architecture", "config", "jepa", "masking"},
+    "pretraining": BASE | {"clips", "data", "features", "jepa", "masking", "published"},
+    "probing": BASE | {"architecture", "clips", "features", "jepa", "pretraining"},
+    "ensemble": BASE | {"architecture", "clips", "data", "features", "probing"},
+    "tsne": BASE | {"clips"},
+    "results": BASE | {"clips", "data", "ensemble", "probing"},
+    "plots": BASE | {"clips", "pretraining"},
 }
 
 
@@ -68,9 +72,10 @@ def test_editing_words_keeps_the_key(package, module, old, new):
 @pytest.mark.parametrize(
     ("module", "old", "new"),
     [
-        ("pretraining", "F.l1_loss", "F.mse_loss"),
+        ("pretraining", "optimizer.zero_grad()", "optimizer.zero_grad(False)"),
         ("masking", "hidden = round(ratio * cells)", "hidden = int(ratio * cells)"),  # imported
-        ("standin", 'VERSION = "1"', 'VERSION = "1b"'),  # imported by an imported module
+        ("jepa", "F.l1_loss", "F.mse_loss"),
+        ("clips", "STD = (0.229, ", "STD = (0.23, "),  # imported by an imported module
         ("config", "patch: int = 16", "patch: int = 8"),
         ("architecture", "std=0.02", "std=0.03"),
     ],
@@ -86,6 +91,14 @@ def test_code_that_a_stage_does_not_use_leaves_its_key(package):
     edit(package / "probing.py", "0.01, 0.1, 1, 10, 100", "0.01, 0.1, 1, 10")
     assert store.code_digest("pretraining", package) == before
     assert store.code_digest("ensemble", package) != store.code_digest("ensemble")
+
+
+def test_code_that_makes_the_data_is_keyed_by_what_it_made(package):
+    stages = ("pretraining", "probing", "ensemble", "data")
+    before = {stage: store.code_digest(stage, package) for stage in stages}
+    edit(package / "standin.py", 'VERSION = "1"', 'VERSION = "1b"')
+    changed = {stage for stage in stages if store.code_digest(stage, package) != before[stage]}
+    assert changed == {"data"}
 
 
 def test_the_copy_has_the_key_of_the_original(package):
