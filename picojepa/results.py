@@ -286,6 +286,13 @@ def benchmark(name: str = "cpu", folder: Path = BENCHMARKS) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def measured_on(record: dict[str, Any]) -> str:
+    """Machine, PyTorch and day of a benchmark record, for the reader who compares."""
+    machine = record["hardware"]
+    cores = f"{machine['cores']} cores, {machine['threads']} threads, accelerator: {machine['accelerator']}"
+    return f"{machine['processor']}, {cores}, PyTorch {record['versions']['torch']}, {record['date'][:10]}"
+
+
 def primary_measure(cards: list[dict[str, Any]], classes: int = 10, probe: str = "linear") -> pd.DataFrame:
     """Accuracy in percent of pre-trained and random weights for each seed, and their difference."""
     rows = []

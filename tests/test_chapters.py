@@ -4,7 +4,7 @@ import ast
 import re
 
 import pytest
-from conftest import CHAPTERS
+from conftest import APPENDICES, CHAPTERS
 
 
 def outputs(notebook) -> list:
@@ -40,7 +40,7 @@ def assert_quiet(notebook) -> None:
     assert not loud, "stderr: " + "\n".join(loud)
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
+@pytest.mark.parametrize("name", [*CHAPTERS, *APPENDICES])
 def test_chapter_runs_alone(name, run_chapter, shared_cache):
     notebook = run_chapter(name, shared_cache)
     assert_quiet(notebook)

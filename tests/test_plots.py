@@ -130,6 +130,29 @@ def test_training_curves_hold_the_metrics():
     drawn(figure)
 
 
+def test_curves_leave_out_rows_that_were_not_measured():
+    metrics = pd.DataFrame({"clips": [0, 1000, 2000], "quick_probe": [None, 0.2, 0.5], "similarity": [-0.5, 0.0, 0.5]})
+    columns = {name: name for name in ("quick_probe", "similarity", "clips", "clips")} | {"a": "a"}
+    figure = plots.training_curves({"run": metrics.assign(a=1.0)}, columns, {"run": plots.CONTEXT})
+    assert figure.axes[0].lines[0].get_xdata().tolist() == [1, 2]
+    assert figure.axes[1].get_ylim()[0] <= -0.5
+    assert [ax.axison for ax in figure.axes] == [True] * 4 + [False] * 2
+    drawn(figure)
+
+
+def test_live_curves_change_one_display(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr(plots.DisplayHandle, "display", lambda self, figure: said.append("display"))
+    monkeypatch.setattr(plots.DisplayHandle, "update", lambda self, figure: said.append("update"))
+    live = plots.LiveCurves({"loss": "loss"})
+    for loss in (2.0, 1.0, 0.5):
+        with (tmp_path / "metrics.jsonl").open("a") as file:
+            file.write(f'{{"clips": 1, "loss": {loss}}}\n')
+        live(tmp_path)
+    assert said == ["display", "update", "update"]
+    assert plt.get_fignums() == []
+
+
 def test_bars_have_the_length_of_the_scores():
     names = ["random weights, linear", "pre-trained, linear"]
     scores = pd.DataFrame(

@@ -235,3 +235,17 @@ def test_another_data_seed_changes_every_table(pipelines):
     from_csv = [store.card(p.run)["inputs"]["data"] for p in (one, two)]
     assert from_csv == [one.clips.digest, two.clips.digest]
     assert replace(one.settings, data=two.settings.data) == two.settings
+
+
+def test_a_benchmark_record_is_read_and_a_missing_one_names_the_command(tmp_path):
+    (tmp_path / "desk.json").write_text('{"date": "2026-11-21", "cost": []}')
+    assert results.benchmark("desk", tmp_path) == {"date": "2026-11-21", "cost": []}
+    with pytest.raises(FileNotFoundError, match=r"cpu\.json; run `make bench`"):
+        results.benchmark(folder=tmp_path)
+
+
+def test_a_benchmark_says_where_and_when():
+    machine = {"processor": "a chip", "cores": 2, "threads": 4, "accelerator": "none"}
+    record = {"hardware": machine, "versions": {"torch": "2.13.0"}, "date": "2026-11-21T10:00:00+00:00"}
+    text = results.measured_on(record)
+    assert text == "a chip, 2 cores, 4 threads, accelerator: none, PyTorch 2.13.0, 2026-11-21"

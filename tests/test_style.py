@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import CHAPTERS, HELPERS, ROOT, notebook_path
+from conftest import APPENDICES, CHAPTERS, HELPERS, ROOT, notebook_path
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 NOT_OURS = {".git", ".venv", "_build", "cache", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
@@ -29,7 +29,7 @@ def our_files() -> list[Path]:
 
 
 def test_one_name_in_four_places():
-    assert [path.name for path in NOTEBOOKS] == [notebook_path(name).name for name in CHAPTERS]
+    assert [path.name for path in NOTEBOOKS] == [notebook_path(name).name for name in (*CHAPTERS, *APPENDICES)]
     modules = {path.stem for path in (ROOT / "picojepa").glob("*.py")} - {"__init__"}
     assert modules == {*CHAPTERS, *HELPERS}
     rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
@@ -42,7 +42,8 @@ def test_one_name_in_four_places():
 def test_the_table_of_contents_names_every_notebook():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     named = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    assert [name for name in named if name[0].isdigit()] == [notebook_path(name).stem for name in CHAPTERS]
+    notebooks = [notebook_path(name).stem for name in (*CHAPTERS, *APPENDICES)]
+    assert [name for name in named if name in {path.stem for path in NOTEBOOKS}] == notebooks
     assert (ROOT / "book" / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
 
 

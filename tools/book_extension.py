@@ -17,6 +17,7 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS = (
     "picojepa/**/*.py",
+    "benchmarks/*.json",
     "data/*.csv",
     "data/standin/*",
     "data/cards/*.json",
