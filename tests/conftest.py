@@ -11,10 +11,13 @@ from types import SimpleNamespace
 import matplotlib
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
+import torch
 from nbclient import NotebookClient
 
 from picojepa import data, ensemble, pretraining, probing, standin
+from picojepa.clips import Clips
 from picojepa.config import (
     CLASSES,
     LABELLED_CLASSES,
@@ -91,6 +94,12 @@ def tiny() -> Settings:
     return TINY
 
 
+def other_geometries(settings: Settings) -> list[Settings]:
+    """Another width, and another number of tokens."""
+    wider = replace(settings.model, width=36, heads=2)
+    return [replace(settings, model=wider), replace(settings, clip=replace(settings.clip, size=64))]
+
+
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty folder of results, for one test."""
@@ -99,11 +108,26 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+def as_clips(training: np.ndarray) -> Clips:
+    """Training clips, uint8 (n, clips_per_video, T, 3, H, W), as if n videos of two classes had been decoded."""
+    videos = pd.DataFrame({"path": [f"/videos/{number}.mp4" for number in range(len(training))], "split": "pretrain"})
+    videos = videos.assign(label=[CLASSES[number % 2] for number in videos.index], labelled=True)
+    return Clips(videos, training, training[:, 0], videos.iloc[:0].assign(reason=""), "noise")
+
+
 @pytest.fixture
-def noise() -> np.ndarray:
-    """Training clips that nothing has to render: uint8 (10, 2, 8, 3, 32, 32), smooth random patterns."""
+def noise() -> Clips:
+    """Clips that nothing has to render: 10 videos, 2 clips of each, (8, 3, 32, 32), smooth random patterns."""
     coarse = np.random.default_rng(0).integers(0, 256, (10, 2, 8, 3, 4, 4), dtype=np.uint8)
-    return coarse.repeat(8, axis=-2).repeat(8, axis=-1)
+    return as_clips(coarse.repeat(8, axis=-2).repeat(8, axis=-1))
+
+
+@pytest.fixture
+def double() -> Iterator[None]:
+    """Everything that is made inside is float64."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="session")

@@ -1,75 +1,25 @@
-"""The training step against a slow reference, stop-gradient, EMA, schedules, sampling, interruption, bad input."""
+"""Whole runs against a slow reference; schedules, sampling, records, interruption, bad input."""
 
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
-import torch.nn.functional as F
+from conftest import as_clips, other_geometries
+from test_jepa import moved, slow_step, some_clips, some_masks, with_training
 from torch import nn
 
-from picojepa import pretraining, store
+from picojepa import features, pretraining, store
+from picojepa.clips import crop, crop_boxes, normalise
 from picojepa.config import MaskConfig, TrainingConfig
-from picojepa.data import normalise
+from picojepa.jepa import JEPA
 from picojepa.masking import draw
-from picojepa.pretraining import JEPA
 
-
-@pytest.fixture
-def double():
-    """Everything that is made inside is float64."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def some_clips(batch: int = 4) -> torch.Tensor:
-    return torch.randn(batch, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
-
-
-def some_masks(batch: int = 4, strategy: str = "tube") -> list:
-    return draw(MaskConfig(strategy=strategy, ratio=0.7), (4, 4, 4), batch, torch.Generator().manual_seed(0))
-
-
-def moved(model: JEPA) -> JEPA:
-    """A model whose target encoder has fallen behind its encoder and whose mask token is not zero."""
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(0)
-        for parameter in model.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return model
-
-
-# ---------------------------------------------------------------- the loss
-
-
-def slow_loss(model, clips, masks):
-    """The loss clip by clip and token by token, from its definition."""
-    per_mask = []
-    for mask in masks:
-        terms = []
-        for clip, seen, asked in zip(clips, mask.context, mask.target, strict=True):
-            context = model.encoder(clip[None], seen[None])
-            predicted = model.predictor(context, seen[None], asked[None])[0]
-            target = model.target_encoder(clip[None])[0].detach()
-            for answer, number in zip(predicted, asked.tolist(), strict=True):
-                wanted = target[number]
-                wanted = (wanted - wanted.mean()) / torch.sqrt(wanted.var(unbiased=False) + 1e-5)
-                terms += list((answer - wanted).abs())
-        per_mask.append(sum(terms) / len(terms))
-    return sum(per_mask) / len(per_mask)
-
-
-@pytest.mark.parametrize("strategy", ["tube", "multiblock"])
-def test_loss_and_gradients_are_those_of_a_slow_reference(double, tiny, strategy):
-    model, clips, masks = moved(JEPA(tiny, 0)), some_clips(), some_masks(strategy=strategy)
-    found, wanted = model(clips, masks), slow_loss(model, clips, masks)
-    assert found.item() == pytest.approx(wanted.item(), rel=1e-12)
-    trained = [*model.encoder.parameters(), *model.predictor.parameters()]
-    for ours, slow in zip(torch.autograd.grad(found, trained), torch.autograd.grad(wanted, trained), strict=True):
-        torch.testing.assert_close(ours, slow, rtol=1e-9, atol=1e-13)
+# ---------------------------------------------------------------- a run against its definition
 
 
 def slow_cosine(progress, first, last):
@@ -85,16 +35,17 @@ def slow_run(settings, clips):
     linear = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     first, second = ({name: torch.zeros_like(p) for name, p in named.items()} for _ in range(2))
     warmup = round(config.warmup * config.steps)
-    losses = []
+    rows = []
     for step in range(config.steps):
         videos, epochs = pretraining.batch_numbers(step, len(clips), config)
         batch = torch.stack([torch.from_numpy(clips[v, e % 2]) for v, e in zip(videos, epochs, strict=True)])
         masks = draw(
             config.mask, settings.grid, config.batch, torch.Generator().manual_seed(step + 1_000_003 * config.seed)
         )
-        loss = slow_loss(model, normalise(batch), masks)
+        loss, similarity = slow_step(model, normalise(batch), masks)
         gradients = dict(zip(named, torch.autograd.grad(loss, list(named.values())), strict=True))
         norm = math.sqrt(sum((g**2).sum().item() for g in gradients.values()))
+        limit = config.gradient_clip if config.clip_warmup or step >= warmup else math.inf
         rate = config.learning_rate * (step + 1) / warmup
         if step >= warmup:
             progress = (step - warmup) / (config.steps - warmup)
@@ -102,128 +53,71 @@ def slow_run(settings, clips):
         decay = slow_cosine(step / config.steps, *config.weight_decay)
         with torch.no_grad():
             for name, p in named.items():
-                g = gradients[name] * min(1.0, config.gradient_clip / (norm + 1e-6))
+                g = gradients[name] * min(1.0, limit / (norm + 1e-6))
+                own_rate = rate * (config.predictor_rate if name.startswith("predictor") else 1.0)
                 if name in linear:
-                    p -= rate * decay * p
+                    p -= own_rate * decay * p
                 first[name] = 0.9 * first[name] + 0.1 * g
                 second[name] = 0.999 * second[name] + 0.001 * g**2
                 corrected = second[name] / (1 - 0.999 ** (step + 1))
-                p -= rate * first[name] / (1 - 0.9 ** (step + 1)) / (corrected.sqrt() + 1e-8)
+                p -= own_rate * first[name] / (1 - 0.9 ** (step + 1)) / (corrected.sqrt() + 1e-8)
             momentum = slow_cosine(step / config.steps, *config.ema)
             for old, new in zip(model.target_encoder.parameters(), model.encoder.parameters(), strict=True):
                 old.copy_(momentum * old + (1 - momentum) * new)
-        losses.append(loss.item())
-    return model, losses
+        rows.append((loss.item(), similarity, norm, rate, momentum))
+    return model, rows
 
 
-@pytest.mark.parametrize("limit", [1.0, 0.05])  # the second clips every gradient
-def test_a_run_is_that_of_a_slow_reference(double, tiny, noise, tmp_path, limit):
+COLUMNS = ["loss", "similarity", "gradient_norm", "learning_rate", "ema"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"gradient_clip": 0.05}, {"gradient_clip": 0.05, "clip_warmup": False, "predictor_rate": 2.0}],
+    ids=["unclipped", "always clipped", "clipped after the warm-up"],
+)
+def test_a_run_is_that_of_a_slow_reference(double, tiny, noise, tmp_path, changes):
     training = TrainingConfig(
-        clips=16, batch=4, warmup=0.5, ema=(0.5, 0.9), weight_decay=(0.1, 0.9), gradient_clip=limit, log_every=1, seed=3
+        clips=16, batch=4, warmup=0.5, ema=(0.5, 0.9), weight_decay=(0.1, 0.9), precision="float32", log_every=1, seed=3
     )
-    settings = replace(tiny, training=training)
-    model = pretraining.pretrain(settings, noise[:5], tmp_path)
-    wanted, losses = slow_run(settings, noise[:5])
+    settings, clips = replace(tiny, training=replace(training, **changes)), as_clips(noise.training[:5])
+    model = pretraining.pretrain(settings, clips, tmp_path)
+    wanted, rows = slow_run(settings, clips.training)
     metrics = pretraining.read_metrics(tmp_path)
-    assert metrics.loss.tolist() == pytest.approx(losses, rel=1e-10)
-    if limit < 1:
-        assert (metrics.gradient_norm > limit).all()
+    np.testing.assert_allclose(metrics[COLUMNS], rows, rtol=1e-6)
+    if changes:
+        assert (metrics.gradient_norm > 0.05).all()
     for (name, ours), slow in zip(model.named_parameters(), wanted.parameters(), strict=True):
-        torch.testing.assert_close(ours, slow, rtol=0, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(ours, slow, rtol=0, atol=1e-8, msg=lambda m, name=name: f"{name}: {m}")
 
 
-# ---------------------------------------------------------------- who learns
+def test_a_step_returns_what_it_did(tiny):
+    model, clips, masks = moved(JEPA(tiny, 0)).train(), some_clips(), some_masks()
+    loss, similarity = model(clips, masks)
+    loss.backward()
+    norm = math.sqrt(sum(p.grad.square().sum().item() for p in model.parameters() if p.grad is not None))
+    optimizer = pretraining.make_optimizer(model.parameter_groups(), tiny.training)
+    facts = pretraining.training_step(model, optimizer, clips, masks, 1e9, "float32")
+    assert facts == pytest.approx({"loss": loss.item(), "similarity": similarity.item(), "gradient_norm": norm}, 1e-5)
 
 
-def test_every_trained_parameter_gets_a_gradient_and_the_target_none(tiny):
-    model = JEPA(tiny, 0)  # as it starts: the mask token is zero
-    model(some_clips(), some_masks()).backward()
-    for module in (model.encoder, model.predictor):
-        for name, parameter in module.named_parameters():
-            assert parameter.grad is not None, name
-            assert parameter.grad.abs().max() > 0, name
-    assert model.predictor.mask_token.grad.abs().min() > 0
-    assert all(parameter.grad is None for parameter in model.target_encoder.parameters())
+# ---------------------------------------------------------------- precision
 
 
-def test_without_stop_gradient_the_target_learns_too(tiny):
-    model = moved(JEPA(tiny, 0))
-    model(some_clips(), some_masks(), stop_gradient=False).backward()
-    for name, parameter in model.target_encoder.named_parameters():
-        assert parameter.grad is not None, name
-        assert parameter.grad.abs().max() > 0, name
-
-
-def test_no_gradient_mode_stays_off_without_stop_gradient(tiny):
-    with torch.no_grad():
-        assert not JEPA(tiny, 0)(some_clips(), some_masks(), stop_gradient=False).requires_grad
-
-
-@pytest.mark.parametrize("stop_gradient", [True, False])
-def test_every_trained_parameter_is_in_the_optimiser_once(tiny, stop_gradient):
-    model = JEPA(tiny, 0)
-    optimizer = pretraining.make_optimizer(model.trained_modules(stop_gradient), tiny.training)
-    held = [id(p) for group in optimizer.param_groups for p in group["params"]]
-    assert len(held) == len(set(held))
-    parts = [model.encoder, model.predictor] + ([] if stop_gradient else [model.target_encoder])
-    assert set(held) == {id(p) for part in parts for p in part.parameters()}
-
-
-def test_weight_decay_is_on_matrices_only(tiny):
-    model = JEPA(tiny, 0)
-    optimizer = pretraining.make_optimizer(model.trained_modules(), tiny.training)
-    pretraining.set_schedules(optimizer, 3, tiny.training)
-    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
-    matrices = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
-    for name, parameter in [*model.encoder.named_parameters(), *model.predictor.named_parameters()]:
-        assert (decay[id(parameter)] > 0) is (id(parameter) in matrices), name
-
-
-def test_ema_formula(tiny):
-    model = moved(JEPA(tiny, 0))
-    before = [p.clone() for p in model.target_encoder.parameters()]
-    pretraining.follow(model.target_encoder, model.encoder, 0.9)
-    for old, source, now in zip(before, model.encoder.parameters(), model.target_encoder.parameters(), strict=True):
-        torch.testing.assert_close(now, 0.9 * old + 0.1 * source, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(("momentum", "takes"), [(1.0, "old"), (0.0, "source")])
-def test_ema_at_its_ends(tiny, momentum, takes):
-    model = moved(JEPA(tiny, 0))
-    wanted = [p.clone() for p in (model.target_encoder if takes == "old" else model.encoder).parameters()]
-    pretraining.follow(model.target_encoder, model.encoder, momentum)
-    assert all(torch.equal(a, b) for a, b in zip(wanted, model.target_encoder.parameters(), strict=True))
-
-
-def test_target_and_context_encoder_start_equal_and_do_not_share(tiny):
-    model = JEPA(tiny, 0)
-    pairs = list(zip(model.encoder.parameters(), model.target_encoder.parameters(), strict=True))
-    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
-    again, other = pretraining.new_encoder(tiny, 0), pretraining.new_encoder(tiny, 1)
-    assert torch.equal(again.embed.weight, model.encoder.embed.weight)
-    assert not torch.equal(other.embed.weight, model.encoder.embed.weight)
-
-
-def test_the_loss_sees_context_pixels_and_target_pixels(tiny):
-    """But the prediction itself knows nothing of hidden pixels: only the target moves with them."""
-    model, clips = moved(JEPA(tiny, 0)), some_clips()
-    masks = some_masks()
-    predicted = model.predictor(model.encoder(clips, masks[0].context), masks[0].context, masks[0].target)
-    target = F.layer_norm(model.target_encoder(clips), (24,))
-    wanted = (predicted - pretraining.gather_tokens(target, masks[0].target)).abs().mean()
-    assert model(clips, masks).item() == pytest.approx(wanted.item(), rel=1e-6)
-
-
-def test_seeding_inside_leaves_the_outer_state():
-    torch.manual_seed(5)
-    wanted = torch.rand(2)
-    torch.manual_seed(5)
-    first = torch.rand(1)
-    with pretraining.seeded(0):
-        inner = torch.rand(1)
-    with pretraining.seeded(0):
-        assert torch.equal(inner, torch.rand(1))
-    assert torch.equal(torch.cat([first, torch.rand(1)]), wanted)
+def test_bfloat16_is_close_and_float32_is_not_touched(tiny, noise, tmp_path, monkeypatch):
+    """Processors without instructions for it can still compute in bfloat16, slowly."""
+    losses = {}
+    for name, fast, precision in (
+        ("float32", True, "float32"),
+        ("bfloat16", True, "bfloat16"),
+        ("slow", False, "bfloat16"),
+    ):
+        monkeypatch.setattr(features, "fast_bfloat16", lambda fast=fast: fast)
+        losses[name], weights = run(with_training(tiny, precision=precision), noise, tmp_path / name)
+        assert all(value.dtype is torch.float32 for value in weights.values())
+    assert losses["slow"] == losses["float32"]
+    assert losses["bfloat16"] != losses["float32"]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
 
 
 # ---------------------------------------------------------------- schedules and sampling
@@ -238,6 +132,13 @@ def test_learning_rate_warms_up_and_falls():
 
 def test_cosine_goes_half_way_and_no_further():
     assert [pretraining.cosine(x, 1.0, 3.0) for x in (0, 0.5, 1, 2)] == pytest.approx([1, 2, 3, 3])
+
+
+def test_gradients_may_be_clipped_after_the_warm_up_only():
+    config = TrainingConfig(clips=1000, batch=10, warmup=0.2, gradient_clip=0.7)
+    assert {pretraining.gradient_limit(step, config) for step in range(100)} == {0.7}
+    config = replace(config, clip_warmup=False)
+    assert [pretraining.gradient_limit(step, config) for step in (0, 19, 20, 99)] == [math.inf, math.inf, 0.7, 0.7]
 
 
 @pytest.mark.parametrize("batch", [3, 4, 25])
@@ -256,53 +157,115 @@ def test_every_epoch_shows_every_video_once(batch):
 def test_a_batch_holds_the_clip_of_its_epoch(noise):
     config = TrainingConfig(clips=40, batch=8)
     for step in range(5):
-        videos, epochs = pretraining.batch_numbers(step, len(noise), config)
-        batch = pretraining.training_batch(step, noise, config)
+        videos, epochs = pretraining.batch_numbers(step, 10, config)
+        batch = pretraining.training_batch(step, noise.training, config)
         assert batch.shape == (8, 3, 8, 32, 32)
         for clip, video, epoch in zip(batch, videos, epochs, strict=True):
-            assert torch.equal(clip, normalise(torch.from_numpy(noise[video, epoch % 2])[None])[0])
+            assert torch.equal(clip, normalise(torch.from_numpy(noise.training[video, epoch % 2])[None])[0])
     assert set(epochs.tolist()) == {3}
 
 
-# ---------------------------------------------------------------- watching
+def test_a_step_has_a_seed_of_its_own():
+    config = TrainingConfig()
+    seeds = {pretraining.step_seed(step, replace(config, seed=seed)) for step in range(200) for seed in range(5)}
+    assert len(seeds) == 1000
 
 
-@pytest.mark.parametrize("rank", [1, 3, 8])
-def test_effective_rank_counts_equal_directions(rank):
-    features = torch.linalg.qr(torch.randn(20, 8, generator=torch.Generator().manual_seed(0)))[0]
-    features = features - features.mean(0)
-    features = torch.linalg.qr(features)[0][:, :rank] @ torch.eye(8)[:rank]
-    spread, found = pretraining.spread_and_rank(5 + features)
-    assert found == pytest.approx(rank, rel=1e-3)
-    assert spread == pytest.approx(features.double().std(0).mean().item(), rel=1e-6)
+def test_crops_are_drawn_anew_every_step_and_can_be_drawn_again(noise):
+    config = TrainingConfig(clips=80, batch=8, crop=(0.3, 1.0))
+    first, again, second = (pretraining.training_batch(step, noise.training, config) for step in (0, 0, 1))
+    assert torch.equal(first, again)
+    whole = pretraining.training_batch(0, noise.training, replace(config, crop=None))
+    assert not torch.allclose(first, whole, atol=0.1)
+    still = as_clips(noise.training[:1, :1])  # one clip only, so that nothing but the crop differs
+    first, second = (pretraining.training_batch(step, still.training, config) for step in (0, 1))
+    assert not torch.allclose(first, second, atol=0.1)
+    boxes = crop_boxes(8, (0.3, 1.0), torch.Generator().manual_seed(~pretraining.step_seed(0, config)))
+    assert torch.equal(pretraining.training_batch(0, noise.training, config), crop(whole, boxes))
 
 
-def test_collapsed_features_have_no_spread():
-    assert pretraining.spread_and_rank(torch.ones(7, 4)) == pytest.approx((0.0, 1.0))
+@pytest.mark.parametrize("area", [None, (0.3, 1.0)])
+def test_processes_together_see_the_clips_of_one(noise, area):
+    config = TrainingConfig(clips=80, batch=8, crop=area)
+    whole = pretraining.training_batch(3, noise.training, config)
+    parts = [pretraining.training_batch(3, noise.training, config, s) for s in (slice(0, 3), slice(3, 8))]
+    assert torch.equal(torch.cat(parts), whole)
 
 
-def test_encoding_does_not_depend_on_batch_or_mode(tiny, noise):
-    encoder = pretraining.new_encoder(tiny, 0).train()
-    clips = noise[:, 0]
-    tokens = pretraining.encode(encoder, clips, batch=3, pool=False)
-    assert encoder.training
-    assert tokens.shape == (10, 64, 24)
-    assert tokens.dtype == torch.float32
-    assert not tokens.requires_grad
-    torch.testing.assert_close(pretraining.encode(encoder, clips), tokens.mean(1), rtol=0, atol=1e-5)
-    direct = encoder(normalise(torch.from_numpy(clips)))
-    torch.testing.assert_close(tokens, direct.detach(), rtol=0, atol=1e-5)
+def test_alone_a_process_has_the_whole_batch():
+    assert pretraining.rank() == 0
+    assert pretraining.share_of(7) == slice(0, 7)
+    assert pretraining.agree("mine") == "mine"
+    assert torch.equal(pretraining.mean_over_processes(torch.tensor([3.0])), torch.tensor([3.0]))
+
+
+def test_prefetching_keeps_the_order_and_is_one_step_ahead():
+    made = []
+    batches = pretraining.prefetch(lambda step: made.append(step) or step, range(3, 9))
+    assert next(batches) == 3
+    assert list(batches) == [4, 5, 6, 7, 8]
+    assert made == [3, 4, 5, 6, 7, 8]
+    assert list(pretraining.prefetch(lambda step: step, range(0))) == []
+    with pytest.raises(ZeroDivisionError):
+        list(pretraining.prefetch(lambda step: 1 / step, range(2)))
+
+
+# ---------------------------------------------------------------- records
 
 
 def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
-    settings = replace(tiny, training=replace(tiny.training, clips=112, log_every=3))
-    pretraining.pretrain(settings, noise, tmp_path, watched=noise[:, 0])
+    seen = []
+    settings = with_training(tiny, clips=112, log_every=2, watch_every=4)
+    model = pretraining.pretrain(settings, noise, tmp_path, lambda f: seen.append(len(pretraining.read_metrics(f))))
     metrics = pretraining.read_metrics(tmp_path)
-    assert metrics.step.tolist() == [0, 3, 6]
-    assert metrics.clips.tolist() == [16, 64, 112]
-    assert (metrics.spread > 0).all()
-    assert metrics.effective_rank.between(1, 10).all()
+    assert metrics.step.tolist() == [0, 2, 4, 6]
+    assert metrics.clips.tolist() == [16, 48, 80, 112]
+    assert metrics.spread.notna().tolist() == [True, False, True, True]
+    assert seen == [1, 3, 4], "told after every look, when its row is on disk"
     assert metrics.ema.is_monotonic_increasing
+    assert metrics.similarity.between(-1, 1).all()
+    assert metrics.waiting.between(0, 1).all()
+    assert (metrics.clips_per_second > 0).all()
+    encoded = features.encode(model.encoder, noise.centre)
+    last = metrics.iloc[-1]
+    assert (last.spread, last.effective_rank) == pytest.approx(features.spread_and_rank(encoded))
+    assert last.quick_probe == features.quick_probe(encoded, noise.videos.label)
+
+
+def test_waiting_for_data_is_told_from_training(tiny, noise, tmp_path, monkeypatch):
+    """With a slow disk nearly all of the time is waiting."""
+    settings = with_training(tiny, clips=64)
+    make = pretraining.training_batch
+    pause = pretraining.time.sleep
+    monkeypatch.setattr(pretraining, "training_batch", lambda *a: pause(0.3) or make(*a))
+    pretraining.pretrain(settings, noise, tmp_path)
+    metrics = pretraining.read_metrics(tmp_path)
+    assert (metrics.waiting.iloc[1:] > 0.5).all()
+    assert metrics.waiting.max() <= 1
+    assert (metrics.clips_per_second < 16 / 0.2).all()
+
+
+def test_only_training_videos_are_watched(tiny, noise, tmp_path):
+    """Whatever the validation videos show, no row changes."""
+    videos = pd.concat([noise.videos, noise.videos.assign(split="validation", label="x")])
+    more = replace(noise, centre=np.concatenate([noise.centre, 255 - noise.centre]), videos=videos)
+    run(tiny, noise, tmp_path / "a")
+    run(tiny, more, tmp_path / "b")
+    a, b = (pretraining.read_metrics(tmp_path / x)[["spread", "effective_rank", "quick_probe"]] for x in "ab")
+    np.testing.assert_array_equal(a, b)
+
+
+def test_one_clip_per_class_gives_no_quick_probe(tiny, noise, tmp_path):
+    clips = as_clips(noise.training[:2])
+    pretraining.pretrain(with_training(tiny, clips=32), clips, tmp_path)
+    assert pretraining.read_metrics(tmp_path).quick_probe.isna().all()
+
+
+def test_a_torn_line_is_no_row(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
+    assert pretraining.read_metrics(tmp_path).step.tolist() == [0]
+    (tmp_path / "metrics.jsonl").write_text("")
+    assert len(pretraining.read_metrics(tmp_path)) == 0
 
 
 # ---------------------------------------------------------------- seeds, golden numbers, interruption
@@ -325,7 +288,7 @@ def test_golden_losses_and_the_same_seed_twice(tiny, noise, tmp_path):
     again = run(tiny, noise, tmp_path / "b")
     assert losses == again[0]
     assert same_bits(weights, again[1])
-    other, _ = run(replace(tiny, training=replace(tiny.training, seed=1)), noise, tmp_path / "c")
+    other, _ = run(with_training(tiny, seed=1), noise, tmp_path / "c")
     assert other != losses
     assert [losses[0], losses[10], losses[19]] == pytest.approx(GOLDEN, rel=5e-3)
 
@@ -333,65 +296,110 @@ def test_golden_losses_and_the_same_seed_twice(tiny, noise, tmp_path):
 GOLDEN = [0.81363, 0.75203, 0.73090]
 
 
-class Interrupted(Exception):
-    """Somebody pulls the plug."""
+def interrupt_after(patch, step, error=KeyboardInterrupt):
+    """The plug is pulled when the row of a step has been written."""
+    record = pretraining.Recorder.record
+
+    def pull_the_plug(self, now, *rest):
+        record(self, now, *rest)
+        if now == step:
+            raise error
+
+    patch.setattr(pretraining.Recorder, "record", pull_the_plug)
 
 
 @pytest.mark.parametrize("after", [3, 12, 17])  # before the first checkpoint, between two, after the last
 def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypatch, after):
     whole = run(tiny, noise, tmp_path / "whole")
-    watch = pretraining.watch
-
-    def pull_the_plug(model, folder, watched, row):
-        watch(model, folder, watched, row)
-        if row["step"] == after:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, "watch", pull_the_plug)
-        with pytest.raises(Interrupted):
+        interrupt_after(patch, after)
+        with pytest.raises(KeyboardInterrupt):
             run(tiny, noise, tmp_path / "broken")
-    seen, train = [], pretraining.training_batch
-    monkeypatch.setattr(pretraining, "training_batch", lambda step, *rest: seen.append(step) or train(step, *rest))
+    seen, make = [], pretraining.training_batch
+    monkeypatch.setattr(pretraining, "training_batch", lambda step, *rest: seen.append(step) or make(step, *rest))
     resumed = run(tiny, noise, tmp_path / "broken")
     assert seen == list(range((after + 1) // 5 * 5, 20)), "it goes on from the last checkpoint"
     assert resumed[0] == whole[0]
     assert same_bits(resumed[1], whole[1])
 
 
+def test_kept_rows_are_kept_to_the_last_digit(tiny, noise, tmp_path, monkeypatch):
+    """Also when a second run stopped before it wrote anything."""
+    settings = with_training(tiny, learning_rate=1e-9 / 3)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, noise, tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(pretraining, "training_step", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run(settings, noise, tmp_path)
+        assert (tmp_path / "metrics.jsonl").read_text().splitlines() == before[:5]
+    (tmp_path / "checkpoint.pt").unlink()
+    for _ in range(2):  # nothing to keep: the second time the file is there and empty
+        with monkeypatch.context() as patch:
+            patch.setattr(pretraining, "training_step", lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                run(settings, noise, tmp_path)
+        assert (tmp_path / "metrics.jsonl").read_text() == ""
+
+
+def test_a_checkpoint_is_replaced_in_one_move(tiny, noise, tmp_path, monkeypatch):
+    """A disk that fills up while a checkpoint is written leaves the one before."""
+    save, saved = torch.save, []
+
+    def fill_the_disk(state, path):
+        saved.append(path)
+        if len(saved) == 2:
+            path.write_bytes(b"half of it")
+            raise OSError("disk full")
+        save(state, path)
+
+    monkeypatch.setattr(torch, "save", fill_the_disk)
+    with pytest.raises(OSError, match="disk full"):
+        pretraining.pretrain(tiny, noise, tmp_path)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
+
+
 def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch):
     """Through the store: the finished folder is the one that an uninterrupted run leaves."""
     pipeline = pipelines[1]
-    watch = pretraining.watch
-
-    def pull_the_plug(model, folder, watched, row):
-        watch(model, folder, watched, row)
-        if row["step"] == 7:
-            raise Interrupted
-
     with monkeypatch.context() as patch:
-        patch.setattr(pretraining, "watch", pull_the_plug)
-        with pytest.raises(Interrupted):
+        interrupt_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
             pretraining.run(pipeline.settings, pipeline.clips)
-    folder = pretraining.run(pipeline.settings, pipeline.clips)
+    seen = []
+    folder = pretraining.run(pipeline.settings, pipeline.clips, seen.append)
+    assert set(seen) == {folder.with_name(folder.name + ".partial")}
     assert folder.name == pipeline.run.name
     for name in ("encoder.safetensors", "predictor.safetensors"):
         assert (folder / name).read_bytes() == (pipeline.run / name).read_bytes()
     assert not (folder / "checkpoint.pt").exists()
     card = store.card(folder)
-    assert (card["steps"], card["clips"], card["seed"]) == (20, 320, 0)
+    assert (card["steps"], card["clips"], card["seed"], card["processes"]) == (20, 320, 0, 1)
+
+
+def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, cache, monkeypatch):
+    """A kill between the last step and the end must not cost the run."""
+    pipeline = pipelines[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_atomically", lambda path, text: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            pretraining.run(pipeline.settings, pipeline.clips)
+    monkeypatch.setattr(pretraining, "training_step", None)  # whoever trains again fails
+    folder = pretraining.run(pipeline.settings, pipeline.clips)
+    assert (folder / "encoder.safetensors").read_bytes() == (pipeline.run / "encoder.safetensors").read_bytes()
 
 
 def test_a_stored_run_keeps_the_encoder_that_was_watched(pipelines):
     pipeline = pipelines[1]
-    encoder = pretraining.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
-    assert not encoder.training
-    changed = pretraining.new_encoder(pipeline.settings, 0)
-    assert not torch.equal(encoder.embed.weight, changed.embed.weight)
-    metrics = pretraining.read_metrics(pipeline.run)
-    watched = pipeline.clips.centre[:: max(1, len(pipeline.clips.centre) // 256)][:256]
-    spread, rank = pretraining.spread_and_rank(pretraining.encode(encoder, watched))
-    assert (spread, rank) == pytest.approx((metrics.spread.iloc[-1], metrics.effective_rank.iloc[-1]), rel=1e-5)
+    encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
+    last = pretraining.read_metrics(pipeline.run).iloc[-1]
+    watched = pipeline.clips.centre[: len(pipeline.clips.training)]
+    wanted = features.spread_and_rank(features.encode(encoder, watched))
+    assert (last.spread, last.effective_rank) == pytest.approx(wanted, rel=1e-5)
 
 
 def test_any_setting_or_data_makes_another_key(pipelines):
@@ -401,56 +409,72 @@ def test_any_setting_or_data_makes_another_key(pipelines):
         for s, c in (
             (settings, clips),
             (settings, pipelines[2].clips),
-            (replace(settings, training=replace(settings.training, seed=9)), clips),
-            (replace(settings, training=replace(settings.training, mask=MaskConfig(ratio=0.5))), clips),
+            (with_training(settings, seed=9), clips),
+            (with_training(settings, crop=(0.5, 1.0)), clips),
+            (with_training(settings, mask=MaskConfig(ratio=0.5)), clips),
             (replace(settings, model=replace(settings.model, depth=2)), clips),
             (replace(settings, clip=replace(settings.clip, frames_per_second=4.0)), clips),
+            (replace(settings, recipe="published"), clips),
+            (replace(settings, recipe="published", published=("mask_runs",)), clips),
         )
     }
-    assert len(keys) == 6
+    assert len(keys) == 9
 
 
 # ---------------------------------------------------------------- bad input
 
 
-def other_geometries(settings):
-    """Another width, and another number of tokens."""
-    yield replace(settings, model=replace(settings.model, width=36, heads=2))
-    yield replace(settings, clip=replace(settings.clip, size=64))
-
-
 @pytest.mark.parametrize("which", [0, 1])
 def test_a_checkpoint_of_another_geometry_is_refused(tiny, noise, tmp_path, which):
-    settings = replace(tiny, training=replace(tiny.training, clips=80))
+    settings = with_training(tiny, clips=80)
     pretraining.pretrain(settings, noise, tmp_path)
-    other = list(other_geometries(settings))[which]
     message = rf"{tmp_path}/checkpoint.pt: made for another geometry: .*; use the profile it was made with or delete"
     with pytest.raises(ValueError, match=message):
-        pretraining.pretrain(other, noise, tmp_path)
+        pretraining.pretrain(other_geometries(settings)[which], noise, tmp_path)
 
 
-@pytest.mark.parametrize("which", [0, 1])
-def test_an_encoder_of_another_geometry_is_refused(pipelines, which):
-    path, other = pipelines[1].run / "encoder.safetensors", list(other_geometries(pipelines[1].settings))[which]
-    with pytest.raises(ValueError, match=rf"{path}: made for another geometry: .*use the profile it was made with"):
-        pretraining.load_encoder(path, other)
+class Malicious:
+    """Whoever unpickles this runs a command."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.trace),)
 
 
-def test_a_missing_encoder_is_refused(tiny, tmp_path):
-    with pytest.raises(FileNotFoundError, match=rf"no encoder at {tmp_path}/none; pre-train one \(chapter 4\)"):
-        pretraining.load_encoder(tmp_path / "none", tiny)
+def test_a_checkpoint_can_not_run_code(tiny, noise, tmp_path):
+    trace = tmp_path / "trace"
+    torch.save({"step": 5, "model": Malicious(trace)}, tmp_path / "checkpoint.pt")
+    with pytest.raises(Exception, match="(?i)weights.only"):
+        pretraining.pretrain(tiny, noise, tmp_path)
+    assert not trace.exists()
+    torch.load(tmp_path / "checkpoint.pt", weights_only=False)
+    assert trace.exists(), "a file that does nothing anyway would test nothing"
 
 
-def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(tiny, noise, tmp_path, monkeypatch):
-    forward, calls = JEPA.forward, []
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(tiny, noise, tmp_path, monkeypatch, what):
+    forward, models = JEPA.forward, []
 
     def break_down(self, *rest):
-        calls.append(rest)
-        return forward(self, *rest) * (math.nan if len(calls) == 8 else 1.0)
+        models.append((self, {name: value.clone() for name, value in self.state_dict().items()}))
+        loss, similarity = forward(self, *rest)
+        if len(models) < 8:
+            return loss, similarity
+        no_slope = (self.encoder.norm.bias * 0).sqrt().sum()  # zero; its gradient is not a number
+        return (loss * math.nan if what == "loss" else loss + no_slope), similarity
 
     monkeypatch.setattr(JEPA, "forward", break_down)
-    with pytest.raises(FloatingPointError, match=rf"loss nan in step 7; .*{tmp_path}; lower the learning rate"):
+    with pytest.raises(FloatingPointError) as error:
         pretraining.pretrain(tiny, noise, tmp_path)
+    message = str(error.value)
+    assert message.startswith("step 7: loss nan" if what == "loss" else "step 7: loss 0.")
+    assert f"the last good checkpoint is in {tmp_path}; lower training.learning_rate" in message
+    videos, _ = pretraining.batch_numbers(7, 10, tiny.training)
+    assert message.endswith(": " + ", ".join(f"/videos/{number}.mp4" for number in videos))
+    model, before = models[-1]
+    assert same_bits(model.state_dict(), before), "the bad step changed a weight"
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == 5
     assert all(torch.isfinite(value).all() for value in state["model"].values())
@@ -458,6 +482,6 @@ def test_a_loss_that_is_not_finite_stops_before_it_spoils_anything(tiny, noise, 
 
 
 def test_a_mask_that_hides_everything_stops_at_once(tiny, noise, tmp_path):
-    settings = replace(tiny, training=replace(tiny.training, mask=MaskConfig(ratio=0.99)))
+    settings = with_training(tiny, mask=MaskConfig(ratio=0.99))
     with pytest.raises(ValueError, match="share of 0.99 hides 16 of 16 cells"):
         pretraining.pretrain(settings, noise, tmp_path)
