@@ -10,7 +10,7 @@ ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-.PHONY: help setup doctor test book lab lint mutants experiments clean
+.PHONY: help setup doctor test book lab lint mutants bench experiments clean
 .DEFAULT_GOAL := help
 
 help:  ## list these doors
@@ -43,6 +43,9 @@ lint: $(STAMP)  ## style, types and spelling
 
 mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and show that the tests notice
 	$(BIN)/python tools/mutants.py
+
+bench: $(STAMP)  ## measure the published step and ours side by side and write benchmarks/*.json
+	$(BIN)/python -m tools.bench
 
 experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
 	$(BIN)/python tools/experiments.py

@@ -1,0 +1,145 @@
+"""`make bench` on a batch of one: what it counts and writes; how fast anything is, is not tested."""
+
+import json
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import pytest
+from conftest import ROOT
+
+from tools import bench, bench_data, bench_steps
+
+COMMITTED = ROOT / "benchmarks" / "cpu.json"
+FACTS = {
+    "hardware": {"processor", "cores", "threads", "accelerator", "memory_gb", "fast_bfloat16"},
+    "versions": {"python", "torch", "torchcodec", "ffmpeg", "numpy"},
+    "git": {"commit", "changed"},
+    "geometry": {"frames", "size", "tokens", "width", "depth", "batch"},
+}
+TABLES = {
+    "ladder": {"name", "what", "clips_per_second", "seconds_per_step", "gflop_per_clip", "speedup"},
+    "cost": {"size", "tokens", "ratio", "clips_per_second"},
+    "opening": {"clips_per_video", "ms_per_video", "ms_per_clip"},
+}
+NUMBERS = """
+    matmul_float32_gflops matmul_bfloat16_gflops published_gflop_per_clip published_gflop_expected
+    vjepa_gflop_per_clip published_share_of_float32_rate share_of_bfloat16_rate published_clips_per_second
+    tube75_clips_per_second train_step_speedup_tube75 tube90_clips_per_second multiblock_clips_per_second
+    opening_published_ms paper_ms_per_training_clip laptop_ms_per_training_clip waiting_laptop waiting_paper
+    cache_share_paper published_file_seconds file_seconds file_cold_seconds file_speedup file_cold_speedup
+    memory_gb_peak memory_gb_first memory_gb_last published_pretraining_hours pretraining_hours seconds
+""".split()
+near = pytest.approx
+
+
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bench")
+    command = [sys.executable, "-m", "tools.bench", "--quick", "--out", str(folder)]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "published" in run.stdout
+    return json.loads((folder / ("gpu.json" if bench.GPU else "cpu.json")).read_text())
+
+
+def check_record(found):
+    for key, wanted in FACTS.items():
+        assert found[key].keys() == wanted
+        assert all(value not in ("", None, "unknown") for value in found[key].values()), key
+    for key, wanted in TABLES.items():
+        assert found[key]
+        assert all(row.keys() >= wanted for row in found[key]), key
+    for key in NUMBERS:
+        assert found[key] >= 0, key
+    assert found["date"].endswith("+00:00")
+    assert re.fullmatch("[0-9a-f]{40}", found["git"]["commit"])
+    assert len(found["notes"]) == len(set(found["notes"])) > 5
+    check_arithmetic(found)
+
+
+def check_arithmetic(found):
+    """Every ratio is that of the numbers beside it."""
+    published, ours = found["published_clips_per_second"], found["tube75_clips_per_second"]
+    assert found["train_step_speedup_tube75"] == near(ours / published, rel=1e-3)
+    assert (found["ladder"][0]["clips_per_second"], found["ladder"][4]["clips_per_second"]) == (published, ours)
+    for row in found["ladder"]:
+        assert row["speedup"] == near(row["clips_per_second"] / published, rel=1e-3)
+        assert row["clips_per_second"] * row["seconds_per_step"] == near(found["geometry"]["batch"], rel=1e-3)
+    share = published * found["published_gflop_per_clip"] / found["matmul_float32_gflops"]
+    assert found["published_share_of_float32_rate"] == near(share, rel=1e-3)
+    share = ours * found["vjepa_gflop_per_clip"] / found["matmul_bfloat16_gflops"]
+    assert found["share_of_bfloat16_rate"] == near(share, rel=1e-3)
+    for kind in ("file", "file_cold"):
+        ratio = found["published_file_seconds"] / found[f"{kind}_seconds"]
+        assert found[f"{kind}_speedup"] == near(ratio, rel=1e-3)
+    assert found["published_pretraining_hours"] == near(28_800 / published / 3600, rel=1e-3)
+    assert found["pretraining_hours"] == near(28_800 / ours / 3600, rel=1e-3)
+    for row in found["opening"]:
+        assert row["ms_per_clip"] * row["clips_per_video"] == near(row["ms_per_video"], rel=1e-3)
+    check_counts(found)
+
+
+def check_counts(found):
+    assert found["published_gflop_per_clip"] == near(found["published_gflop_expected"], rel=0.05)
+    published, visible, *vjepa = (row["gflop_per_clip"] for row in found["ladder"])
+    assert published > 2 * visible
+    assert visible > vjepa[0]
+    assert set(vjepa) == {found["vjepa_gflop_per_clip"]}, "precision and kernels change no count"
+    by_ratio = [row["gflop_per_clip"] for row in found["cost"] if row["size"] == 224]
+    assert all(more > less for more, less in pairwise(by_ratio))
+
+
+@pytest.mark.skipif(bench.GPU, reason="files and memory are measured on CPUs only")
+def test_the_record_of_a_quick_run_is_complete(quick):
+    check_record(quick)
+    assert quick["quick"]
+    assert quick["geometry"] == {"frames": 8, "size": 224, "tokens": 784, "width": 192, "depth": 8, "batch": 1}
+    assert quick["memory_gb_peak"] >= quick["memory_gb_first"] > 0.1
+
+
+def test_the_ladder_changes_one_thing_after_the_other():
+    published, visible, exact, fused, ours, plain = bench_steps.ladder()[:6]
+    assert {*published.settings.published} - {*visible.settings.published} == {"encode_hidden"}
+    assert visible.settings.training == published.settings.training
+    assert visible.settings.model == published.settings.model
+    assert (exact.settings.recipe, exact.settings.training.precision, exact.fused) == ("vjepa", "float32", True)
+    assert (fused.settings, fused.fused, ours.fused) == (ours.settings, True, False)
+    assert (plain.settings, plain.fused) == (exact.settings, False)
+
+
+def test_the_fused_rung_takes_its_steps_with_the_fused_kernel(monkeypatch):
+    calls = []
+    fused = bench_steps.fused_attention
+    monkeypatch.setattr(bench_steps, "fused_attention", lambda *tensors: calls.append(1) or fused(*tensors))
+    rung = next(rung for rung in bench_steps.ladder() if rung.fused)
+    small = bench_steps.config.change(rung.settings, "clip.size=32", "model.depth=1")
+    clips = bench_steps.torch.randn(1, 3, 8, 32, 32, device=bench_steps.device())
+    for kind, count in ((True, 4), (False, 4)):  # both encoders and two blocks of the predictor; then no more
+        bench_steps.Trainer(bench_steps.Rung("", "", small, fused=kind), clips).timed_step()
+        assert len(calls) == count
+
+
+def test_a_step_that_is_not_the_published_one_is_refused(capsys):
+    found = {"published_gflop_per_clip": 16.0, "published_share_of_float32_rate": 0.3}
+    with pytest.raises(SystemExit, match="counts 16.0 GFLOP a clip, not 41"):
+        bench.check(found)
+    bench.check(found | {"published_gflop_per_clip": 40.0})
+    assert capsys.readouterr().out == ""
+    bench.check({"published_gflop_per_clip": 40.0, "published_share_of_float32_rate": 0.05})
+    assert "STRAW MAN: the published step reaches 5.0%" in capsys.readouterr().out
+
+
+def test_a_broken_child_is_told():
+    with pytest.raises(RuntimeError, match="No such file or directory: nowhere"):
+        bench_data.child("published", "nowhere", "nowhere", "nowhere.mp4", "General")
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason="no record is committed")
+def test_the_committed_record_is_complete():
+    found = json.loads(COMMITTED.read_text(encoding="utf-8"))
+    check_record(found)
+    assert not found["quick"]
+    assert found["geometry"]["batch"] == 10
+    assert found["published_share_of_float32_rate"] >= bench.STRAW_MAN
