@@ -299,31 +299,37 @@ def as_published(settings: Settings, *switches: str) -> Settings:
 
 
 def change(settings: Settings, *changes: str) -> Settings:
-    """Settings with some numbers changed.
+    """Settings with some numbers changed, all at once: what must fit together is checked together.
 
     Args:
         settings: any.
         changes: texts such as ``"training.batch=64"``; the value is a Python literal or a word.
 
     Raises:
-        ValueError: unknown section or field, with the list of known ones.
+        ValueError: unknown section or field, with the list of known ones; a value of another kind than before.
     """
+    wanted: dict[str, Any] = {}
     for text in changes:
-        path, equals, value = text.partition("=")
+        path, equals, word = text.partition("=")
         *sections, name = path.split(".")
-        owners: list[Any] = [settings]
+        owner, branch = settings, wanted
         for section in sections:
-            owners.append(_field(owners[-1], section))
-        _field(owners[-1], name)
-        require(bool(equals), f"{text!r} names no value; write section.field=value")
+            owner, branch = _field(owner, section), branch.setdefault(section, {})
+        old = _field(owner, name)
+        require(bool(equals) and not is_dataclass(old), f"{text!r} names no value; write section.field=value")
         try:
-            changed: Any = ast.literal_eval(value)
+            new: Any = ast.literal_eval(word)
         except (ValueError, SyntaxError):
-            changed = value
-        for owner, part in zip(reversed(owners), (name, *reversed(sections)), strict=True):
-            changed = replace(owner, **{part: changed})
-        settings = changed
-    return settings
+            new = word
+        alike = isinstance(new, type(old)) or (isinstance(old, float) and isinstance(new, int))
+        require(None in (old, new) or alike, f"{path} is {old!r}; {word} is of another kind")
+        branch[name] = new
+    return _changed(settings, wanted)
+
+
+def _changed(owner: Any, wanted: dict[str, Any]) -> Any:
+    parts = {k: _changed(getattr(owner, k), v) if isinstance(v, dict) else v for k, v in wanted.items()}
+    return replace(owner, **parts)
 
 
 def _field(owner: Any, name: str) -> Any:
