@@ -9,6 +9,7 @@ Book: every chapter.
 import base64
 import html
 import inspect
+import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -64,8 +65,8 @@ def use_style() -> None:
 
 
 def pretty(name: str) -> str:
-    """A class name for people: underscores become spaces."""
-    return name.replace("_", " ")
+    """A class name for people: underscores between letters become spaces."""
+    return re.sub(r"(?<=[^\W\d_])_(?=[^\W\d_])", " ", name)
 
 
 def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precision: int = 1) -> Styler:

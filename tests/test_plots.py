@@ -41,6 +41,11 @@ def test_every_class_has_a_colour_and_a_marker_of_its_own():
     assert set(plots.CLASS_COLOURS) == set(plots.CLASS_MARKERS) == set(CLASSES)
 
 
+def test_names_for_people_leave_processors_alone():
+    assert plots.pretty("held out: air_drumming, acting_in_play") == "held out: air drumming, acting in play"
+    assert plots.pretty("x86_64, 2 threads") == "x86_64, 2 threads"
+
+
 def test_source_shows_the_definition_and_links_to_it():
     text = plots.source(masking.tube).data
     assert "def tube(grid: Grid" in text
