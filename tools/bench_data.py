@@ -31,6 +31,7 @@ from picojepa.probing import LinearHead
 from tools.bench_children import published_clip
 
 PAPER_VIDEOS = sum(PAPER_PRETRAINING)
+GPU = torch.cuda.is_available()
 CLIPS_PER_VIDEO = (1, 2, 4, 8, 16)
 NOTES = [
     "The published step is the recipe `published` of this package (all switches of picojepa.config.SWITCHES), not the "
@@ -53,6 +54,17 @@ NOTES = [
 ]
 
 
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a call takes, until the device has finished."""
+    if GPU:
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if GPU:
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
 def make_videos(folder: Path, count: int) -> None:
     """Videos as large and as compressed as those of Kinetics-700, each other than the rest."""
     for number in tqdm(range(count), desc="videos", unit="video"):
@@ -72,10 +84,6 @@ def batch(paths: list[Path], clip: ClipConfig, count: int) -> Tensor:
     """Normalised centre clips, (count, 3, T, H, W); videos are used again if there are too few."""
     clips = [read_clips(path, clip, [0.5]) for path in paths[:count]]
     return normalise(torch.cat([clips[i % len(clips)] for i in range(count)]))
-
-
-def tokens(settings: Settings) -> int:
-    return int(np.prod(settings.grid))
 
 
 # ---------------------------------------------------------------- opening
@@ -162,12 +170,6 @@ def child(*arguments: Any) -> str:
     return run.stdout.splitlines()[-1]
 
 
-def spent(work: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
 def one_file(folder: Path, files: int, quick: bool) -> dict[str, float]:
     """From a video file to the answers of five heads: as published, in one fresh process, and in one that is warm."""
     settings, encoder, weights = config.settings("paper", "vjepa"), folder / "encoder.safetensors", folder / HEADS
@@ -178,10 +180,10 @@ def one_file(folder: Path, files: int, quick: bool) -> dict[str, float]:
     asked = MEMBERS[:1] if quick else MEMBERS
     if not quick:
         child("cold", encoder, weights, path)  # files come into the system's cache
-    published = spent(lambda: [child("published", encoder, weights, path, member) for member in asked])
-    cold = statistics.median(spent(lambda: child("cold", encoder, weights, path)) for _ in range(1 if quick else 3))
+    published = seconds(lambda: [child("published", encoder, weights, path, member) for member in asked])
+    cold = statistics.median(seconds(lambda: child("cold", encoder, weights, path)) for _ in range(1 if quick else 3))
     classify_file(path, settings, loaded, heads)
-    times = [spent(lambda p=p: classify_file(p, settings, loaded, heads)) for p in videos(folder)[:files]]
+    times = [seconds(lambda p=p: classify_file(p, settings, loaded, heads)) for p in videos(folder)[:files]]
     warm = statistics.median(times)
     return {
         "published_file_seconds": published,

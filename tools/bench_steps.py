@@ -1,8 +1,8 @@
 """The part of `make bench` that times and counts training steps."""
 
+import math
 import statistics
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import product
@@ -31,10 +31,10 @@ from picojepa.pretraining import (
     training_step,
 )
 from tools import bench_data
+from tools.bench_data import GPU, seconds
 
 PUBLISHED_GFLOP = 41  # a clip, as counted in the published code itself
 SIZES, RATIOS = (112, 160, 224), (0.5, 0.75, 0.9)
-GPU = torch.cuda.is_available()
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,6 @@ class Rung:
     settings: Settings
     fused: bool = False  # PyTorch's fused attention in place of ours
     slow: bool = False  # takes one step in a round on a CPU
-
-
-def seconds(function: Callable[[], Any]) -> float:
-    """How long a call takes, until the device has finished."""
-    if GPU:
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if GPU:
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 # ---------------------------------------------------------------- training steps
@@ -172,7 +161,7 @@ def training(folder: Path, effort: Effort) -> dict[str, Any]:
         row["speedup"] = row["clips_per_second"] / rows[0]["clips_per_second"]
     rate = {row["name"]: row["clips_per_second"] for row in rows}
     cost = [
-        {"size": size, "tokens": bench_data.tokens(settings), "ratio": ratio}
+        {"size": size, "tokens": math.prod(settings.grid), "ratio": ratio}
         | {key: row[key] for key in ("clips_per_second", "gflop_per_clip")}
         for (size, ratio), settings, row in zip(grid, changed, table, strict=True)
     ]
@@ -213,6 +202,7 @@ def large_batches(folder: Path, count: float, rate: float) -> dict[str, Any]:
         except torch.cuda.OutOfMemoryError:
             rows.append(row | {"clips_per_second": None})
             continue
+        del trainer  # its memory is not the next one's
         row["clips_per_second"] = size / statistics.median(times)
         row["share_of_bfloat16_rate"] = count * row["clips_per_second"] / rate
         rows.append(row | {"memory_gb": torch.cuda.max_memory_allocated() / 1e9})
