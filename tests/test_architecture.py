@@ -6,19 +6,22 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+from picojepa import architecture
 from picojepa.architecture import (
     Attention,
     Block,
     Encoder,
     Predictor,
+    attend,
     gather_tokens,
     parameter_count,
     patchify,
     sine_cosine_positions,
 )
-from picojepa.config import settings
+from picojepa.config import MaskConfig, settings
 from picojepa.masking import tube
 from picojepa.probing import LinearHead
 
@@ -97,6 +100,82 @@ def test_attention_is_pytorchs(width, heads):
     torch.testing.assert_close(ours(x), theirs(x, x, x, need_weights=False)[0], rtol=0, atol=1e-12)
 
 
+def queries(tokens: int, heads: int = 3, size: int = 4, dtype=torch.float64) -> list[torch.Tensor]:
+    """Query, key and value, (2, heads, tokens, size)."""
+    return [torch.randn(2, heads, tokens, size, dtype=dtype, requires_grad=True) for _ in range(3)]
+
+
+def attended(how, given) -> list[torch.Tensor]:
+    """What comes out, and the gradients of what went in."""
+    out = how(*given)
+    slopes = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    return [out, *torch.autograd.grad((out * slopes).sum(), given)]
+
+
+@pytest.mark.parametrize("at_a_time", [1, 50, 99, 1_250_000], ids=["head by head", "two", "four", "all at once"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
+def test_attend_is_pytorchs(monkeypatch, at_a_time, dtype, tolerance):
+    monkeypatch.setattr(architecture, "SCORES_AT_A_TIME", at_a_time)
+    given = queries(5, dtype=dtype)  # 25 scores for each of six heads
+    for ours, theirs in zip(attended(attend, given), attended(F.scaled_dot_product_attention, given), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance)
+
+
+def test_attend_in_bfloat16_is_as_exact_as_pytorchs():
+    given = queries(64, size=16, dtype=torch.bfloat16)
+    exact = attended(F.scaled_dot_product_attention, [x.detach().double().requires_grad_() for x in given])
+    theirs = attended(F.scaled_dot_product_attention, given)
+    for ours, other, wanted in zip(attended(attend, given), theirs, exact, strict=True):
+        assert ours.dtype is torch.bfloat16
+        assert (ours - wanted).norm() < 0.02 * wanted.norm()
+        assert (ours - wanted).norm() < 2 * (other - wanted).norm()
+
+
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "dropout", "fused"),
+    [
+        (256, torch.float32, 0.0, False),
+        (257, torch.float32, 0.0, True),
+        (257, torch.bfloat16, 0.0, False),
+        (8, torch.float32, 0.1, True),
+    ],
+)
+def test_attend_leaves_long_sequences_and_dropout_to_pytorch(monkeypatch, tokens, dtype, dropout, fused):
+    asked, kernel = [], F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda *a, **k: asked.append(k) or kernel(*a, **k))
+    attend(*queries(tokens, 1, dtype=dtype), dropout)
+    assert asked == ([{"dropout_p": dropout}] if fused else [])
+
+
+def test_a_block_is_pytorchs_pre_norm_layer():
+    ours = Block(12, 3, 3.0).double()
+    shake(ours)
+    theirs = nn.TransformerEncoderLayer(12, 3, 36, 0.0, "gelu", batch_first=True, norm_first=True, dtype=torch.float64)
+    named = {"self_attn.in_proj_": ours.attention.qkv, "self_attn.out_proj.": ours.attention.out}
+    named |= {"linear1.": ours.mlp[0], "linear2.": ours.mlp[2], "norm1.": ours.norm1, "norm2.": ours.norm2}
+    theirs.load_state_dict({f"{n}{k}": v for n, layer in named.items() for k, v in layer.state_dict().items()})
+    x = torch.randn(2, 5, 12, dtype=torch.float64)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=1e-12)
+
+
+def test_dropout_is_random_while_training_and_off_otherwise():
+    """Three places: the attention's weights and both residuals."""
+    plain, noisy, x = Block(12, 3, 3.0), Block(12, 3, 3.0, dropout=0.5), torch.randn(2, 5, 12)
+    noisy.load_state_dict(plain.state_dict())
+    assert not torch.allclose(noisy(x), noisy(x), atol=1e-3)
+    assert not torch.allclose(noisy.attention(x), noisy.attention(x), atol=1e-3)
+    noisy.eval()
+    assert torch.equal(noisy(x), plain(x))
+    noisy.dropout.p, silent = 1.0, noisy.train()
+    assert torch.equal(silent(x), x), "without its residuals a block does nothing"
+
+
+def test_the_encoder_and_the_predictor_use_the_dropout_of_their_settings(tiny):
+    noisy = replace(tiny, model=replace(tiny.model, dropout=0.25))
+    for network in (Encoder(noisy), Predictor(noisy)):
+        assert {(block.dropout.p, block.attention.dropout) for block in network.blocks} == {(0.25, 0.25)}
+
+
 def slow_norm(x, norm):
     """Layer normalisation of one token, from its definition."""
     centred = x - x.mean()
@@ -152,19 +231,21 @@ def test_encoder_against_a_slow_reference(tiny, encoder):
     torch.testing.assert_close(encoder(clips, keep), torch.stack(wanted), rtol=0, atol=1e-11)
 
 
-def test_predictor_against_a_slow_reference(tiny):
-    predictor = Predictor(tiny).double()
+@pytest.mark.parametrize("kind", [0, 1])
+def test_predictor_against_a_slow_reference(tiny, kind):
+    multiblock = replace(tiny.training, mask=MaskConfig(strategy="multiblock"))
+    predictor = Predictor(replace(tiny, training=multiblock)).double()
     shake(predictor)
     context = torch.randn(2, 3, 24, dtype=torch.float64)
     seen, asked = torch.tensor([[0, 9, 40], [5, 6, 63]]), torch.tensor([[1, 30], [2, 61]])
     for clip in range(2):
         places = predictor.positions
         x = [predictor.enter(token) + places[i] for token, i in zip(context[clip], seen[clip], strict=True)]
-        x = torch.stack([*x, *(predictor.mask_token + places[i] for i in asked[clip])])
+        x = torch.stack([*x, *(predictor.mask_tokens[kind] + places[i] for i in asked[clip])])
         for block in predictor.blocks:
             x = slow_block(x, block)
         wanted = torch.stack([predictor.leave(slow_norm(token, predictor.norm)) for token in x[3:]])
-        torch.testing.assert_close(predictor(context, seen, asked)[clip], wanted, rtol=0, atol=1e-11)
+        torch.testing.assert_close(predictor(context, seen, asked, kind)[clip], wanted, rtol=0, atol=1e-11)
 
 
 # ---------------------------------------------------------------- what each sees

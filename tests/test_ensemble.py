@@ -10,7 +10,8 @@ import pytest
 import torch
 from conftest import ROOT
 
-from picojepa import ensemble, pretraining, store
+from picojepa import ensemble, features, store
+from picojepa.architecture import new_encoder
 from picojepa.config import LABELLED_CLASSES
 from picojepa.data import VideoError, quarters
 from picojepa.ensemble import MEMBERS, PARTIALS, TIE_RULES, VOTES
@@ -128,16 +129,16 @@ def test_fitting_sees_the_features_and_labels_of_its_rows(pipelines, monkeypatch
     table = torch.randn(len(clips.videos), 6, generator=torch.Generator().manual_seed(0))
     train_head = ensemble.train_head
 
-    def spy(head, features, labels, epochs, peak, config):
-        taught.append((features, labels, config.seed, head.linear.weight.clone()))
-        return train_head(head, features, labels, epochs, peak, config)
+    def spy(head, given, labels, epochs, peak, config):
+        taught.append((given, labels, config.seed, head.linear.weight.clone()))
+        return train_head(head, given, labels, epochs, peak, config)
 
     monkeypatch.setattr(ensemble, "train_head", spy)
-    heads = ensemble.fit_members(clips, lambda rows: asked.append(rows) or table[rows], pipelines[1].settings.probe)
+    heads = ensemble.fit_members(clips, lambda rows: asked.append(rows) or [table[rows]], pipelines[1].settings.probe)
     assert list(heads) == list(MEMBERS)
-    for member, rows, (features, labels, seed, _) in zip(MEMBERS, asked, taught, strict=True):
+    for member, rows, ((given,), labels, seed, _) in zip(MEMBERS, asked, taught, strict=True):
         assert rows.tolist() == ensemble.member_rows(clips, member).tolist()
-        assert torch.equal(features, table[rows])
+        assert torch.equal(given, table[rows])
         assert [LABELLED_CLASSES[i] for i in labels] == clips.videos.label[rows].tolist()
         assert seed == MEMBERS.index(member)
     starts = {tuple(start.flatten().tolist()) for *_, start in taught}
@@ -153,17 +154,17 @@ def test_an_empty_quarter_is_refused(pipelines, left):
     cut = fewer.videos[(fewer.videos.split == "validation") | (number < left)]
     fewer = replace(fewer, videos=cut.reset_index(drop=True))
     with pytest.raises(ValueError, match="Partial [34]"):
-        ensemble.fit_members(fewer, lambda rows: torch.zeros(len(rows), 6), pipelines[1].settings.probe)
+        ensemble.fit_members(fewer, lambda rows: [torch.zeros(len(rows), 6)], pipelines[1].settings.probe)
 
 
 def test_stored_heads_give_the_stored_scores(pipelines):
     pipeline = pipelines[1]
-    encoder = pretraining.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
-    features = pretraining.encode(encoder, pipeline.clips.centre[pipeline.tasks["four"].test])
-    scores = ensemble.member_scores(pipeline.heads, features)
+    encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
+    pooled = features.encode(encoder, pipeline.clips.centre[pipeline.tasks["four"].test])
+    scores = ensemble.member_scores(pipeline.heads, pooled)
     assert scores.shape == (5, 20, 4)
     np.testing.assert_allclose(scores, ensemble.scores_of(pipeline.votes, MEMBERS), atol=1e-6)
-    logits = torch.stack([head(features) for head in pipeline.heads.values()])
+    logits = torch.stack([head(pooled) for head in pipeline.heads.values()])
     np.testing.assert_allclose(scores, logits.softmax(-1).detach().numpy(), atol=1e-6)
 
 
@@ -230,7 +231,7 @@ def test_class_mean_and_pooled_share_differ_where_classes_do():
 
 def test_a_validation_file_gets_its_stored_answer(pipelines):
     pipeline = pipelines[1]
-    encoder = pretraining.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
+    encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
     row = pipeline.tasks["four"].test[7]
     found = ensemble.classify_file(pipeline.clips.videos.path[row], pipeline.settings, encoder, pipeline.heads)
     stored = pipeline.votes.groupby("member", sort=False).nth(7).set_index("member")
@@ -243,7 +244,7 @@ def test_a_validation_file_gets_its_stored_answer(pipelines):
 def test_a_file_is_encoded_once(pipelines, monkeypatch):
     pipeline, encoded, encode = pipelines[1], [], ensemble.encode
     monkeypatch.setattr(ensemble, "encode", lambda *a, **k: encoded.append(a) or encode(*a, **k))
-    encoder = pretraining.new_encoder(pipeline.settings, 0)
+    encoder = new_encoder(pipeline.settings, 0)
     for path in sorted((ROOT / "data" / "clips").glob("*.mp4"))[:2]:
         found = ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads)
         np.testing.assert_allclose(found[list(LABELLED_CLASSES)].sum(axis=1), 1, atol=1e-5)
@@ -253,6 +254,6 @@ def test_a_file_is_encoded_once(pipelines, monkeypatch):
 def test_a_file_that_is_no_video_is_refused(pipelines, tmp_path):
     pipeline, path = pipelines[1], tmp_path / "notes.mp4"
     path.write_text("not a video")
-    encoder = pretraining.new_encoder(pipeline.settings, 0)
+    encoder = new_encoder(pipeline.settings, 0)
     with pytest.raises(VideoError, match=f"{path}: not readable as video"):
         ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads)

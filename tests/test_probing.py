@@ -48,7 +48,7 @@ def trained_head(train, labels, test, tiny):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         head = probing.LinearHead(WIDTH, CLASS_COUNT)
-    probing.train_head(head, train.mean(1), torch.from_numpy(labels), 10, 1e-2, FREE)
+    probing.train_head(head, [train.mean(1)], torch.from_numpy(labels), 10, 1e-2, FREE)
     return head(test).softmax(-1).detach().numpy()
 
 
@@ -167,17 +167,18 @@ def test_a_head_is_trained_as_the_paper_trains_it(separable):
     x, y, config = train.mean(1)[:50], torch.from_numpy(labels[:50]), ProbeConfig(batch=16, seed=4)
     ours, slow = probing.LinearHead(WIDTH, 4), probing.LinearHead(WIDTH, 4)
     slow.load_state_dict(ours.state_dict())
-    probing.train_head(ours, x, y, 4, 0.1, config)
+    other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))  # the epochs take turns
+    probing.train_head(ours, [x, other], y, 4, 0.1, config)
     optimizer = torch.optim.AdamW(slow.parameters(), weight_decay=config.weight_decay)
     generator, step = torch.Generator().manual_seed(4), 0
-    for _ in range(4):
+    for epoch in range(4):
         order = torch.randperm(50, generator=generator)
         for chosen in (order[:17], order[17:34], order[34:]):
             half = (step - 6) / 6  # two of four epochs of three steps are warm-up
             rate = 0.1 * (step + 1) / 6 if step < 6 else 1e-7 + (0.1 - 1e-7) * (1 + np.cos(np.pi * half)) / 2
             optimizer.param_groups[0]["lr"] = rate
             optimizer.zero_grad()
-            F.cross_entropy(slow(x[chosen]), y[chosen]).backward()
+            F.cross_entropy(slow((other if epoch % 2 else x)[chosen]), y[chosen]).backward()
             nn.utils.clip_grad_norm_(slow.parameters(), 1.0)
             optimizer.step()
             step += 1
