@@ -31,7 +31,7 @@ def test_the_environment_chooses_the_profile(monkeypatch, profile):
     ("variable", "message"),
     [
         ("PICOJEPA_PROFILE", r"unknown profile 'huge' \(PICOJEPA_PROFILE\); known: smoke, laptop, paper"),
-        ("PICOJEPA_RECIPE", r"unknown recipe 'huge' \(PICOJEPA_RECIPE\); known: vjepa"),
+        ("PICOJEPA_RECIPE", r"unknown recipe 'huge' \(PICOJEPA_RECIPE\); known: vjepa, published"),
     ],
 )
 def test_unknown_names_in_the_environment_are_refused(monkeypatch, variable, message):
@@ -96,8 +96,71 @@ def test_geometry_that_does_not_fit_is_refused(clip, message):
         (lambda: StandInConfig(scene_correlation=1.5), r"scene_correlation must lie in \[0, 1\], not 1.5"),
         (lambda: ClipConfig(frames=0), "at least one frame"),
         (lambda: ClipConfig(clips_per_video=0), "clips_per_video must be at least 1"),
+        (lambda: ClipConfig(stride=0), "stride must be at least 1, not 0"),
+        (lambda: ModelConfig(dropout=1.0), r"dropout must lie in \[0, 1\), not 1.0"),
+        (lambda: TrainingConfig(precision="float16"), "unknown precision 'float16'; known: float32, bfloat16"),
+        (lambda: TrainingConfig(crop=(0.5, 1.1)), r"a crop keeps a share of the frame: .*, not \(0.5, 1.1\)"),
+        (lambda: TrainingConfig(crop=(0.5, 0.3)), r"a crop keeps a share of the frame: .*, not \(0.5, 0.3\)"),
     ],
 )
 def test_numbers_out_of_range_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("training.batch=64", lambda s: s.training.batch == 64),
+        ("training.learning_rate=2", lambda s: s.training.learning_rate == 2),
+        ("training.mask.ratio=0.5", lambda s: s.training.mask.ratio == 0.5),
+        ("training.mask.strategy=multiblock", lambda s: s.training.mask.strategy == "multiblock"),
+        ("training.ema=(0.9, 1.0)", lambda s: s.training.ema == (0.9, 1.0)),
+        ("training.crop=(0.3, 1.0)", lambda s: s.training.crop == (0.3, 1.0)),
+        ("clip.frames_per_second=None", lambda s: s.clip.frames_per_second is None),
+        ("training.stop_gradient=False", lambda s: s.training.stop_gradient is False),
+        ("collapse_clips=320", lambda s: s.collapse_clips == 320),
+    ],
+)
+def test_one_number_is_changed_and_nothing_else(text, found):
+    base = settings("smoke")
+    changed = config.change(base, text)
+    assert found(changed)
+    assert not found(base)
+    here, there = flat(base.as_dict()), flat(changed.as_dict())
+    assert [name for name in here if here[name] != there[name]] == [text.partition("=")[0]]
+
+
+def flat(tree: dict, path: str = "") -> dict:
+    """One level: {"training.mask.ratio": 0.75, ...}."""
+    found = {}
+    for name, value in tree.items():
+        found |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {f"{path}{name}": value}
+    return found
+
+
+def test_changes_that_need_each_other_are_made_together():
+    """Either alone, and each before the other, would not fit."""
+    changed = config.change(settings("smoke"), "clip.size=60", "model.patch=20", "model.width=30", "model.heads=5")
+    assert (changed.grid, changed.model.width, changed.model.heads) == ((4, 3, 3), 30, 5)
+    assert config.change(settings("smoke")) == settings("smoke")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training.btach=1", "unknown setting 'btach'; known here: clips, batch, learning_rate"),
+        ("trainign.batch=1", "unknown setting 'trainign'; known here: profile, recipe, published, data, clip"),
+        ("training.batch.size=1", "unknown setting 'size'; known here: nothing"),
+        ("training.batch", "'training.batch' names no value; write section.field=value"),
+        ("training=5", "'training=5' names no value; write section.field=value"),
+        ("training.batch=many", "training.batch is 16; many is of another kind"),
+        ("training.clips=1e5", "training.clips is 960; 1e5 is of another kind"),
+        ("training.ema=0.99", r"training.ema is \(0.9995, 1.0\); 0.99 is of another kind"),
+        ("model.heads=5", "a width of 32 does not divide into 5 heads"),
+        ("training.precision=float16", "unknown precision 'float16'"),
+    ],
+)
+def test_changes_that_make_no_sense_are_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        config.change(settings("smoke"), text)
