@@ -140,6 +140,16 @@ def test_the_centre_clip_of_a_ramp_holds_the_middle_frames(ramp):
     assert numbers[0] + numbers[-1] == 47  # as many frames before as after
 
 
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_at_the_videos_own_rate_frames_are_a_stride_apart(ramp, stride):
+    clip = ClipConfig(size=16, frames_per_second=None, stride=stride)
+    first, last = frame_numbers(data.read_clips(ramp, clip, [0.0, 1.0]))
+    assert first == list(range(0, 8 * stride, stride))
+    assert last == list(range(47 - 7 * stride, 48, stride))
+    timed = ClipConfig(size=16, frames_per_second=24.0, stride=stride)  # a rate of one's own: the stride has no say
+    assert frame_numbers(data.read_clips(ramp, timed, [0.0])) == [list(range(8))]
+
+
 def test_first_and_last_clip_reach_the_ends_of_the_video(ramp):
     clip = ClipConfig(size=16, frames_per_second=8.0)
     first, last = frame_numbers(data.read_clips(ramp, clip, [0.0, 1.0]))
