@@ -15,6 +15,7 @@ from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
 from picojepa import data, standin
+from picojepa.clips import label_numbers, normalise
 from picojepa.config import CLASSES, LABELLED_CLASSES, ClipConfig, StandInConfig
 from picojepa.data import VideoError
 from tools import bundle_clips
@@ -80,8 +81,8 @@ def test_a_quarter_is_a_contiguous_run_of_the_sorted_list(full):
 
 
 def test_label_numbers_are_places_in_the_list():
-    assert data.label_numbers(CLASSES).tolist() == list(range(10))
-    assert data.label_numbers(["alligator_wrestling", "abseiling"], LABELLED_CLASSES).tolist() == [2, 0]
+    assert label_numbers(CLASSES).tolist() == list(range(10))
+    assert label_numbers(["alligator_wrestling", "abseiling"], LABELLED_CLASSES).tolist() == [2, 0]
 
 
 def write_manifest(folder: Path, text: str) -> Path:
@@ -214,7 +215,7 @@ def test_normalise_is_imagenets_and_moves_the_channels():
     wanted = np.empty((2, 3, 4, 5, 6))
     for channel, (mean, std) in enumerate(zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)):
         wanted[:, channel] = (clips[:, :, channel] / 255 - mean) / std
-    found = data.normalise(torch.from_numpy(clips))
+    found = normalise(torch.from_numpy(clips))
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.numpy(), wanted, atol=2e-6)
 

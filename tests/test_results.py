@@ -11,8 +11,8 @@ from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 from picojepa import results, standin, store
+from picojepa.clips import Clips
 from picojepa.config import LABELLED_CLASSES, PAPER_VALIDATION, StandInConfig, settings
-from picojepa.data import Clips
 from picojepa.ensemble import MEMBERS
 
 # ---------------------------------------------------------------- the paper's numbers

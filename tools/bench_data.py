@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from picojepa import config, standin
 from picojepa.architecture import new_encoder
+from picojepa.clips import Clips, normalise
 from picojepa.config import CLASSES, LABELLED_CLASSES, PAPER_PRETRAINING, ClipConfig, Settings
-from picojepa.data import Clips, normalise, read_clips
+from picojepa.data import read_clips
 from picojepa.ensemble import HEADS, MEMBERS, classify_file
 from picojepa.features import load_encoder
 from picojepa.pretraining import pretrain, read_metrics

@@ -13,13 +13,14 @@ from dataclasses import replace
 from tqdm.auto import tqdm
 
 from picojepa import data, pretraining, probing, store
+from picojepa.clips import Clips
 from picojepa.config import CLASSES, LABELLED_CLASSES, Settings, settings
 from picojepa.results import CARDS
 
 SEEDS = range(5)
 
 
-def primary(base: Settings, clips: data.Clips, seed: int) -> dict:
+def primary(base: Settings, clips: Clips, seed: int) -> dict:
     """Pre-trained against random weights of the same seed: both tasks, every probe, per-video answers."""
     chosen = replace(base, training=replace(base.training, seed=seed))
     run = pretraining.run(chosen, clips)
