@@ -5,6 +5,7 @@ Run it after `make book`.
 """
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from bs4 import BeautifulSoup
@@ -37,6 +38,20 @@ def markdown(table: pd.DataFrame) -> str:
     """A table in GitHub's Markdown."""
     lines = ["| | " + " | ".join(map(str, table.columns)) + " |", "|---" * (len(table.columns) + 1) + "|"]
     return "\n".join(lines + [f"| {name} | " + " | ".join(map(str, row)) + " |" for name, row in table.iterrows()])
+
+
+def speed(record: dict[str, Any]) -> str:
+    """What `make bench` found, in a paragraph."""
+    cold, warm = record["file_cold_seconds"], 1000 * record["file_seconds"]
+    return f"""
+**How fast?** Clips a second in training, the paper's geometry, tube masks of 75 %, measured side by side by `make bench`
+({results.measured_on(record)}): the published step {record["published_clips_per_second"]:.2f}, this package's
+{record["tube75_clips_per_second"]:.1f}, which is **{record["train_step_speedup_tube75"]:.0f} times as many**.
+The paper's whole pre-training of 28 800 clips would take {record["published_pretraining_hours"]:.0f} hours with the one and
+{60 * record["pretraining_hours"]:.0f} minutes with the other. One video file through the encoder and five heads takes
+{record["published_file_seconds"]:.1f} s as published (a process for each head), {warm:.0f} ms in a running program and
+{cold:.1f} s with the program's start.
+""".strip()
 
 
 def block() -> str:
@@ -78,6 +93,8 @@ Chance is 25 %.
 **Table 3**, certainty in percent: stand-in (paper, on Kinetics).
 
 {markdown(beside(ensemble.certainty_table(votes), results.paper_table(3)))}
+
+{speed(results.benchmark())}
 
 ![What is hidden: masks painted over eight frames](book/images/fig-masking-occlusion.png)
 """
