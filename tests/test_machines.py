@@ -18,24 +18,25 @@ from safetensors.torch import load_file
 from test_jepa import with_training
 
 from picojepa import pretraining, store
-from picojepa.config import PROFILES, as_published
+from picojepa.config import PROFILES, RECIPES, as_published
 
 STEPS, CHECKPOINT_EVERY = 200, 5
+PATIENCE = 300  # seconds; on a busy machine everything takes long
 
 
 def until(happened, child) -> None:
     """Wait for something that a process does."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not happened():
         assert child.is_alive(), f"the process ended by itself: {child.exitcode}"
-        assert time.monotonic() < deadline, "waited for a minute"
+        assert time.monotonic() < deadline, f"waited for {PATIENCE} seconds"
         time.sleep(0.002)
 
 
 def finish(*children) -> None:
     """Wait for processes that should end well."""
     for child in children:
-        child.join(60)
+        child.join(PATIENCE)
     assert [child.exitcode for child in children] == [0] * len(children)
 
 
@@ -129,8 +130,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory):
-    settings = with_training(tiny, clips=16 * 40)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory, recipe):
+    settings = with_training(as_published(tiny) if recipe == "published" else tiny, clips=16 * 40)
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
     wanted = Path(Pair(whole, settings, noise).answer())
     assert store.card(wanted)["processes"] == 2
@@ -160,7 +162,7 @@ def shell(*command: str, **environment: str) -> subprocess.CompletedProcess:
     """Run Python in a clean environment."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PICOJEPA_")} | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        [sys.executable, *command], env=clean | environment, cwd=ROOT, capture_output=True, text=True, timeout=120
+        [sys.executable, *command], env=clean | environment, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE
     )
 
 
@@ -169,7 +171,7 @@ def test_torchrun_with_two_processes_gives_the_weights_of_one(pipelines, tmp_pat
     pipeline, results = pipelines[1], tmp_path / "results"
     results.mkdir()
     (tmp_path / "videos").symlink_to(pipeline.cache / "videos")
-    for found in (pipeline.cache / "results").glob("data.clips-*[!.lock]"):
+    for found in (pipeline.cache / "results").glob("data.clips-*/"):
         (results / found.name).symlink_to(found)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "picojepa.pretraining"]
     done = shell(*command, "--profile=smoke", *arguments(pipeline.settings), PICOJEPA_CACHE=str(tmp_path))
