@@ -4,6 +4,7 @@ import json
 import math
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -233,16 +234,23 @@ def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
 
 
 def test_waiting_for_data_is_told_from_training(tiny, noise, tmp_path, monkeypatch):
-    """With a slow disk nearly all of the time is waiting; the first look at the features gives it a head start."""
-    settings = with_training(tiny, clips=64)
-    make = pretraining.training_batch
-    pause = pretraining.time.sleep
-    monkeypatch.setattr(pretraining, "training_batch", lambda *a: pause(0.3) or make(*a))
-    pretraining.pretrain(settings, noise, tmp_path)
+    """By a clock of our own: 3 seconds for a batch, 1 for a step; what a look at the features takes is neither."""
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(pretraining, "time", SimpleNamespace(perf_counter=lambda: clock.now, time=lambda: 0.0))
+
+    def passes(seconds, result=None):
+        clock.now += seconds
+        return result
+
+    config = replace(tiny.training, clips=96, log_every=2, watch_every=2)
+    recorder = pretraining.Recorder(tmp_path, 0, noise, config, lambda folder: passes(100))
+    for step in recorder.watching(passes(3, step) for step in range(6)):
+        passes(1)
+        recorder.record(step, JEPA(tiny, 0), {"loss": 1.0})
     metrics = pretraining.read_metrics(tmp_path)
-    assert (metrics.waiting.iloc[2:] > 0.5).all()
-    assert metrics.waiting.max() <= 1
-    assert (metrics.clips_per_second.iloc[2:] < 16 / 0.2).all()
+    assert metrics.step.tolist() == [0, 2, 4, 5]
+    assert metrics.waiting.tolist() == pytest.approx([0.75] * 4)
+    assert metrics.clips_per_second.tolist() == pytest.approx([16 / 4] * 4)
 
 
 def test_only_training_videos_are_watched(tiny, noise, tmp_path):
