@@ -124,8 +124,14 @@ def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: 
 
 
 def prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
-    """``make(step)`` for every step, prepared in a thread while the step before is being trained on."""
+    """``make(step)`` for every step, prepared in a thread while the step before is being trained on.
+
+    The thread computes alone: helpers of its own would fight with those of the training for the cores.
+    """
+    threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as pool:
+        pool.submit(torch.set_num_threads, 1).result()
+        torch.set_num_threads(threads)  # for this thread and later ones
         asked = (pool.submit(make, step) for step in steps)
         coming = deque(islice(asked, 1))
         while coming:
