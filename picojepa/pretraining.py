@@ -131,6 +131,7 @@ def prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
     threads = torch.get_num_threads()
     with ThreadPoolExecutor(1) as pool:
         pool.submit(torch.set_num_threads, 1).result()
+        pool.submit(torch.get_num_threads).result()  # makes the number its own
         torch.set_num_threads(threads)  # for this thread and later ones
         asked = (pool.submit(make, step) for step in steps)
         coming = deque(islice(asked, 1))

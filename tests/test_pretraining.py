@@ -493,3 +493,10 @@ def test_a_mask_that_hides_everything_stops_at_once(tiny, noise, tmp_path):
     settings = with_training(tiny, mask=MaskConfig(ratio=0.99))
     with pytest.raises(ValueError, match="share of 0.99 hides 16 of 16 cells"):
         pretraining.pretrain(settings, noise, tmp_path)
+
+
+def test_what_is_prefetched_comes_in_order_and_from_a_thread_that_computes_alone():
+    threads = torch.get_num_threads()
+    found = list(pretraining.prefetch(lambda step: (step, torch.get_num_threads()), range(3, 6)))
+    assert found == [(3, 1), (4, 1), (5, 1)]
+    assert torch.get_num_threads() == threads
