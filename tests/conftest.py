@@ -1,6 +1,7 @@
 """Fixtures for running chapters and a tiny pipeline; the chapters' seconds are printed at the end of the session."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,6 +16,7 @@ import pandas as pd
 import pytest
 import torch
 from nbclient import NotebookClient
+from torchcodec.encoders import VideoEncoder
 
 from picojepa import data, ensemble, pretraining, probing, standin
 from picojepa.clips import Clips
@@ -32,9 +34,21 @@ from picojepa.config import (
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
+LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
 APPENDICES = ("scaling",)  # notebooks without a module of their own
-HELPERS = ("config", "store", "standin", "clips", "features", "jepa", "published", "plots")  # modules without a chapter
+HELPERS = (
+    "config",
+    "store",
+    "standin",
+    "videos",
+    "clips",
+    "features",
+    "jepa",
+    "published",
+    "plots",
+)  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
 
@@ -128,6 +142,36 @@ def double() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+def write_ramp(path: Path, frames: int, fps: float = 24.0, size: tuple[int, int] = (32, 32)) -> Path:
+    """A video whose frame i has brightness 8 + LEVEL * i everywhere."""
+    grey = torch.arange(frames, dtype=torch.uint8) * LEVEL + 8
+    video = grey.view(-1, 1, 1, 1).expand(-1, 3, *size).contiguous()
+    VideoEncoder(video, frame_rate=fps).to_file(
+        str(path), codec="libx264", pixel_format="yuv420p", crf=4, extra_options={"g": 12}
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def ramp(tmp_path_factory):
+    """48 frames in two seconds."""
+    return write_ramp(tmp_path_factory.mktemp("ramp") / "ramp.mp4", 48)
+
+
+def a_set(folder: Path, ramp: Path, good: int, bad: int) -> Path:
+    """A manifest of ``good`` copies of a ramp and ``bad`` files of text, the latter spread among the former."""
+    names = [f"v{i:02}.mp4" for i in range(good + bad)]
+    unreadable = names[1 :: (good + bad) // bad][:bad] if bad else []
+    for name in names:
+        if name in unreadable:
+            (folder / name).write_text(f"no video {name}")
+        else:
+            shutil.copy(ramp, folder / name)
+    path = folder / "manifest.csv"
+    path.write_text("path,label\n" + "".join(f"{name},archery\n" for name in names))
+    return path
 
 
 @pytest.fixture(scope="session")

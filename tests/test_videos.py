@@ -1,0 +1,259 @@
+"""From file to tensor: sampling of frames, padding, bad files, the store of clips."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import BUNDLED, LEVEL, ROOT, a_set, write_ramp
+from torchcodec.decoders import VideoDecoder
+
+from picojepa import data, standin, videos
+from picojepa.config import ClipConfig
+from picojepa.videos import VideoError
+
+REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")
+
+
+@pytest.fixture
+def bundled():
+    """The bundled clips."""
+    return data.read_manifest(BUNDLED)
+
+
+def frame_numbers(clips: torch.Tensor) -> list:
+    """Which frame of a ramp each frame of (..., T, C, H, W) is."""
+    exact = (clips.double().mean((-1, -2, -3)) - 8) / LEVEL
+    assert (exact - exact.round()).abs().max() < 0.4, "the levels can not be told apart"
+    return exact.round().int().tolist()
+
+
+# ---------------------------------------------------------------- one video
+
+
+def test_the_centre_clip_of_a_ramp_holds_the_middle_frames(ramp):
+    consecutive = ClipConfig(size=16, frames_per_second=None)
+    assert frame_numbers(videos.read_clips(ramp, consecutive, [0.5])) == [[20, 21, 22, 23, 24, 25, 26, 27]]
+    eight_a_second = ClipConfig(size=16, frames_per_second=8.0)  # every third frame of 24 a second
+    (numbers,) = frame_numbers(videos.read_clips(ramp, eight_a_second, [0.5]))
+    assert np.diff(numbers).tolist() == [3] * 7
+    assert numbers[0] + numbers[-1] == 47  # as many frames before as after
+
+
+@pytest.mark.parametrize("stride", [1, 2, 4])
+def test_at_the_videos_own_rate_frames_are_a_stride_apart(ramp, stride):
+    clip = ClipConfig(size=16, frames_per_second=None, stride=stride)
+    first, last = frame_numbers(videos.read_clips(ramp, clip, [0.0, 1.0]))
+    assert first == list(range(0, 8 * stride, stride))
+    assert last == list(range(47 - 7 * stride, 48, stride))
+    timed = ClipConfig(size=16, frames_per_second=24.0, stride=stride)  # a rate of one's own: the stride has no say
+    assert frame_numbers(videos.read_clips(ramp, timed, [0.0])) == [list(range(8))]
+
+
+def test_first_and_last_clip_reach_the_ends_of_the_video(ramp):
+    clip = ClipConfig(size=16, frames_per_second=8.0)
+    first, last = frame_numbers(videos.read_clips(ramp, clip, [0.0, 1.0]))
+    assert first == list(range(0, 24, 3))
+    assert last == list(range(26, 48, 3))
+
+
+def test_several_clips_in_one_pass_are_the_single_clips(ramp):
+    clip, positions = ClipConfig(size=16), [0.9, 0.1, 0.5]
+    together = videos.read_clips(ramp, clip, positions)
+    assert together.dtype == torch.uint8
+    assert together.shape == (3, 8, 3, 16, 16)
+    for one, position in zip(together, positions, strict=True):
+        assert torch.equal(one, videos.read_clips(ramp, clip, [position])[0])
+
+
+def test_a_short_video_is_padded_by_its_last_frame(tmp_path):
+    path = write_ramp(tmp_path / "short.mp4", 5)
+    for position in (0.0, 0.5, 1.0):
+        (numbers,) = frame_numbers(videos.read_clips(path, ClipConfig(size=16, frames_per_second=None), [position]))
+        assert numbers == [0, 1, 2, 3, 4, 4, 4, 4]
+    single = write_ramp(tmp_path / "single.mp4", 1)
+    assert frame_numbers(videos.read_clips(single, ClipConfig(size=16), [0.5])) == [[0] * 8]
+
+
+@pytest.mark.parametrize("fps", standin.RATES)
+def test_at_any_frame_rate_a_clip_covers_the_same_time(tmp_path, fps):
+    path = write_ramp(tmp_path / "ramp.mp4", round(2 * fps), fps)
+    (numbers,) = frame_numbers(videos.read_clips(path, ClipConfig(size=16, frames_per_second=8.0), [0.0]))
+    times = np.arange(8) / 8 + 0.5 / fps  # the middle of the first frame, and on in steps of 1/8 s
+    assert numbers == np.floor(times * fps + 1e-6).astype(int).tolist()
+
+
+def test_a_variable_frame_rate_is_read_by_time(tmp_path, ramp):
+    path = tmp_path / "variable.mp4"  # 24 frames a second, after frame 11 only 8 a second
+    stretch = "setpts='if(lt(N,12),N,12+3*(N-12))/24/TB'"
+    command = ["ffmpeg", "-v", "error", "-i", ramp, "-vf", stretch, "-fps_mode", "vfr", "-crf", "4", path]
+    subprocess.run(command, check=True)
+    clip = ClipConfig(frames=12, size=16, frames_per_second=8.0)
+    (numbers,) = frame_numbers(videos.read_clips(path, clip, [0.0]))
+    decoder = VideoDecoder(str(path))
+    shown = np.array([decoder.get_frame_at(i).pts_seconds for i in range(30)])
+    times = videos.clip_times(decoder, clip, 0.0)
+    assert numbers == [int(np.flatnonzero(shown <= t + 1e-9)[-1]) for t in times]
+    assert set(np.diff(numbers[:4])) == {3}
+    assert set(np.diff(numbers[5:])) == {1}
+
+
+def test_frames_are_squashed_to_a_square(tmp_path):
+    path = write_ramp(tmp_path / "wide.mp4", 10, size=(32, 64))
+    assert videos.read_clips(path, ClipConfig(size=24), [0.5]).shape == (1, 8, 3, 24, 24)
+
+
+def test_reading_twice_gives_the_same_bits():
+    path = data.read_manifest(BUNDLED).path[0]
+    once, twice = (videos.read_clips(path, ClipConfig(), [0.3, 0.5]) for _ in range(2))
+    assert torch.equal(once, twice)
+
+
+# ---------------------------------------------------------------- bad files
+
+
+def damaged(kind: str, folder: Path, ramp: Path) -> Path:
+    """A file that is no video, or not a whole one."""
+    path = folder / "broken.mp4"
+    if kind == "empty":
+        path.touch()
+    elif kind == "text":
+        path.write_text("This is not a video.\n" * 100)
+    elif kind == "without index":  # an mp4 keeps its index at the end
+        path.write_bytes(ramp.read_bytes()[: ramp.stat().st_size // 2])
+    elif kind == "sound only":
+        subprocess.run(["ffmpeg", "-v", "error", "-f", "lavfi", "-i", "sine=duration=1", "-f", "mp4", path], check=True)
+    elif kind == "folder":
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason", "remedy"),
+    [
+        ("missing", "no such video file", "check the path or generate the data again"),
+        ("folder", "no such video file", "check the path or generate the data again"),
+        ("empty", "the file is empty", "fetch or generate it again"),
+        ("text", "not readable as video", "remove it from the list or encode it again"),
+        ("without index", "not readable as video", "remove it from the list or encode it again"),
+        ("sound only", "(not readable as video|no frames)", "remove it from the list or encode it again"),
+    ],
+)
+def test_a_bad_file_is_one_clear_error(tmp_path, ramp, kind, reason, remedy):
+    path = damaged(kind, tmp_path, ramp)
+    with pytest.raises(VideoError, match=rf"^{path}: {reason}.*{remedy}$"):
+        videos.read_clips(path, ClipConfig(), [0.5])
+
+
+def test_a_file_that_breaks_off_is_read_or_refused(tmp_path):
+    whole = write_ramp(tmp_path / "whole.mkv", 48)
+    path = tmp_path / "broken.mkv"
+    for share in (0.3, 0.6, 0.9):
+        path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
+        try:
+            assert videos.read_clips(path, ClipConfig(size=16), [1.0]).shape == (1, 8, 3, 16, 16)
+        except VideoError as error:
+            assert str(path) in str(error)  # noqa: PT017
+
+
+def test_damage_inside_is_one_clear_error(tmp_path, ramp):
+    content = bytearray(ramp.read_bytes())
+    start = content.index(b"mdat")
+    length = int.from_bytes(content[start - 4 : start], "big") - 8
+    content[start + 4 : start + 4 + length] = bytes(length)  # the pictures, not the index
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content)
+    with pytest.raises(VideoError, match=rf"^{path}: reading stopped.*; remove it from the list or encode it again$"):
+        videos.read_clips(path, ClipConfig(size=16), [0.0])
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"real videos: no folder {REAL} (PICOJEPA_REAL)")
+class TestRealVideos:
+    """Videos that nobody here made; the file names are those of the folder's README."""
+
+    def test_skateboard_clips_are_read(self):
+        paths = sorted((REAL / "skateboard").rglob("*.mov"), key=lambda p: p.stat().st_size)[:6]
+        assert len(paths) == 6
+        for path in paths:
+            clips = videos.read_clips(path, ClipConfig(), [0.5])
+            assert (clips.shape, clips.dtype) == ((1, 8, 3, 64, 64), torch.uint8)
+
+    def test_odd_files_are_read_or_refused(self):
+        paths = sorted((REAL / "odd").iterdir())
+        read = 0
+        for path in paths:
+            try:
+                clips = videos.read_clips(path, ClipConfig(size=32), [0.5])
+            except VideoError as error:
+                assert str(error).startswith(f"{path}: ")  # noqa: PT017
+                continue
+            assert (clips.shape, clips.dtype) == ((1, 8, 3, 32, 32), torch.uint8)
+            read += 1
+        assert read >= 33 * len(paths) // 42  # 33 of the 42 hold a frame
+
+
+# ---------------------------------------------------------------- all videos
+
+
+def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundled, monkeypatch, tmp_path):
+    whole = data.load_clips(tiny, bundled)
+    monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "other"))
+    monkeypatch.setattr(videos, "CHUNK", 2)
+    read, calls = videos.read_clips, []
+
+    def stop_at_the_third(path, *rest):
+        calls.append(path)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return read(path, *rest)
+
+    monkeypatch.setattr(videos, "read_clips", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        data.load_clips(tiny, bundled)
+    before = len(calls)
+    resumed = data.load_clips(tiny, bundled)
+    np.testing.assert_array_equal(resumed.training, whole.training)
+    np.testing.assert_array_equal(resumed.centre, whole.centre)
+    assert len(calls) - before == 3, "the first two videos were done"
+
+
+def test_few_unreadable_videos_are_skipped_and_listed(tiny, cache, ramp, tmp_path):
+    clips = data.load_clips(tiny, data.read_manifest(a_set(tmp_path, ramp, good=20, bad=1)))
+    assert clips.skipped.path.tolist() == [str(tmp_path / "v01.mp4")]
+    assert "not readable as video" in clips.skipped.reason[0]
+    assert len(clips.videos) == len(clips.training) == len(clips.centre) == 20
+    assert str(tmp_path / "v01.mp4") not in clips.videos.path.tolist()
+    assert clips.centre.any(axis=(1, 2, 3, 4)).all(), "a black clip stands in for an unreadable one"
+
+
+def test_many_unreadable_videos_stop_with_the_list(tiny, cache, ramp, tmp_path):
+    manifest = a_set(tmp_path, ramp, good=18, bad=2)
+    message = rf"(?s)2 of 20 videos can not be read \(limit 5%\).*{tmp_path}/v01.mp4: not.*{tmp_path}/v11.mp4: not"
+    for _ in range(2):  # nor does a second try slip through
+        with pytest.raises(ValueError, match=message):
+            data.load_clips(tiny, data.read_manifest(manifest))
+
+
+def test_a_moved_folder_still_skips_its_unreadable_video(tiny, cache, ramp, tmp_path):
+    (tmp_path / "one").mkdir()
+    manifest = a_set(tmp_path / "one", ramp, good=20, bad=1)
+    data.load_clips(tiny, data.read_manifest(manifest))
+    (tmp_path / "one").rename(tmp_path / "two")
+    clips = data.load_clips(tiny, data.read_manifest(tmp_path / "two" / "manifest.csv"))
+    assert len(clips.videos) == len(clips.centre) == 20
+    assert clips.centre.any(axis=(1, 2, 3, 4)).all(), "a black clip stands in for an unreadable one"
+
+
+def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, monkeypatch):
+    settings, listed = pipelines[1].settings, pipelines[1].clips.videos
+    wanted = videos.clip_gigabytes(listed, settings.clip)
+    stored = pipelines[1].clips.training.nbytes + pipelines[1].clips.centre.nbytes
+    assert wanted == pytest.approx(stored / 1e9)
+    monkeypatch.setenv("PICOJEPA_CACHE_GB", str(0.9 * wanted))
+    with pytest.raises(ValueError, match=r"PICOJEPA_CACHE_GB.*clip\.clips_per_video"):
+        data.load_clips(settings, listed)
+    assert not list(cache.rglob("*.npy"))
+    monkeypatch.setenv("PICOJEPA_CACHE_GB", str(1.1 * wanted))
+    assert len(data.load_clips(settings, listed).videos) == len(listed)
