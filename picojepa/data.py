@@ -1,9 +1,10 @@
-"""Lists of videos: manifests, splits and quarters, and the clips of a whole list.
+"""The videos of a build, the stand-in or one's own, and the clips of a whole list.
 
 Book: chapter 1.
 """
 
 import logging
+import os
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,17 @@ from filelock import FileLock
 
 from picojepa import standin, store
 from picojepa.clips import Clips, crop, crop_boxes, label_numbers, normalise  # noqa: F401
-from picojepa.config import LABELLED_CLASSES, Settings, cache_folder
+from picojepa.config import Settings, cache_folder
+from picojepa.lists import (  # noqa: F401
+    classes,
+    for_the_book,
+    labelled_classes,
+    near_duplicates,
+    quarters,
+    read_folder,
+    read_manifest,
+    told,
+)
 from picojepa.videos import (  # noqa: F401
     READ,
     UNREADABLE_LIMIT,
@@ -27,58 +38,36 @@ from picojepa.videos import (  # noqa: F401
     read_clips,
 )
 
-REQUIRED_COLUMNS = ("path", "label")
-OPTIONAL_COLUMNS = ("split", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")
-SPLITS = ("pretrain", "validation")
 log = logging.getLogger(__name__)
 
 
 # ---------------------------------------------------------------- lists
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a list of videos.
-
-    Args:
-        path: CSV with the columns ``path`` (relative to the CSV) and ``label``; optional ``split``
-            (``pretrain`` or ``validation``), ``labelled``, ``scene`` and what the generator noted.
-
-    Returns:
-        One row per video with absolute paths, in the order of the file.
+def source() -> Path | None:
+    """The folder or CSV of one's own videos (``PICOJEPA_DATA``); None: the stand-in.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: missing or unknown column, unknown split, double path, no rows, a class without training videos.
+        FileNotFoundError: there is nothing at that path.
     """
+    named = os.environ.get("PICOJEPA_DATA")
+    if not named:
+        return None
+    path = Path(named).expanduser().absolute()
     if not path.exists():
         raise FileNotFoundError(
-            f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
+            f"{path}: nothing there (PICOJEPA_DATA); name a folder with one sub-folder per class, or a CSV"
         )
-    if not path.read_text(encoding="utf-8").strip():
-        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    table = pd.read_csv(path, dtype={"path": str, "label": str, "split": str})
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    if unknown := [c for c in table.columns if c not in known]:
-        raise ValueError(f"{path}: unknown column {', '.join(unknown)}; known columns: {', '.join(known)}")
-    if missing := [c for c in REQUIRED_COLUMNS if c not in table.columns]:
-        raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
-    if table.empty:
-        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    if (bad := table[list(REQUIRED_COLUMNS)].isna().any(axis=1)).any():
-        raise ValueError(f"{path}: line {int(bad.argmax()) + 2}: empty path or label; fill it or remove the row")
-    if "split" not in table:
-        table["split"] = "pretrain"
-    if wrong := sorted(set(table.split.dropna()) - set(SPLITS)) + ["empty"] * bool(table.split.isna().any()):
-        raise ValueError(f"{path}: unknown split {', '.join(wrong)}; known splits: {', '.join(SPLITS)}")
-    if double := table.path[table.path.duplicated()].tolist():
-        raise ValueError(f"{path}: listed twice: {double[0]}; remove one of the rows")
-    if bare := sorted(set(table.label) - set(table.label[table.split == "pretrain"])):
-        raise ValueError(
-            f"{path}: class without training videos: {', '.join(bare)}; add some or remove its validation videos"
-        )
-    if "labelled" not in table:
-        table["labelled"] = (table.split == "pretrain") & table.label.isin(LABELLED_CLASSES)
-    return table.assign(path=[str((path.parent / p).resolve()) for p in table.path])
+    return path
+
+
+def own_videos(path: Path) -> pd.DataFrame:
+    """The list of one's own videos: of a folder with one sub-folder per class, or of a CSV.
+
+    Raises:
+        ValueError: see `read_folder`, `read_manifest` and `for_the_book`.
+    """
+    return for_the_book(read_folder(path) if path.is_dir() else read_manifest(path), path)
 
 
 def stand_in(settings: Settings) -> pd.DataFrame:
@@ -90,19 +79,20 @@ def stand_in(settings: Settings) -> pd.DataFrame:
     return read_manifest(folder / "manifest.csv")
 
 
-def quarters(videos: pd.DataFrame) -> pd.Series:
-    """Number of the quarter, 1 to 4, of every labelled training video; 0 for all others.
-
-    Each class is listed in the order of its file names and cut into contiguous runs of ceil(n / 4).
-
-    Source: rule behind pico-JEPA's published lists (its Table 1: 706 / 707 / 707 / 697). Book: chapter 1.
-    """
-    number = pd.Series(0, index=videos.index)
-    for label in LABELLED_CLASSES:
-        of_class = videos[(videos.split == "pretrain") & (videos.label == label)].sort_values("path")
-        run = -(-len(of_class) // 4) or 1
-        number[of_class.index] = np.arange(len(of_class)) // run + 1
-    return number.where(videos.labelled & (videos.split == "pretrain"), 0)
+def described(clips: Clips) -> str:
+    """What the videos of this build are, in sentences for the reader of a chapter."""
+    videos, own = clips.videos, source()
+    if own is None:
+        return "The videos of this build are the stand-in of chapter 1: generated stick figures, not Kinetics."
+    names, numbers = classes(videos), videos.split.value_counts()
+    rest = sorted(set(videos.label) - set(names))
+    only = f" {told(rest)}: too few videos to ask about, used for pre-training only." if rest else ""
+    return (
+        f"The videos of this build are not the stand-in but {own.name!r}: {numbers['pretrain']} for training and "
+        f"{numbers['validation']} for validation, of {len(names)} classes ({told(names)}).{only} Read 'stand-in' as "
+        "these videos where scores, tables and pictures are meant, and as the drawn figures where generator, scenes, "
+        "tuning or loaded results are."
+    )
 
 
 # ---------------------------------------------------------------- all videos
@@ -120,13 +110,15 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
 
     Args:
         settings: profile.
-        videos: a list from `read_manifest`; default: the stand-in.
+        videos: a list from `read_manifest`; default: one's own (see `source`), else the stand-in.
 
     Raises:
         ValueError: more than ``UNREADABLE_LIMIT`` of the videos cannot be read (the first reasons are listed),
-            or the clips would take more disk than allowed or free.
+            or the clips would take more disk than allowed or free; one's own list is refused (`for_the_book`).
     """
-    videos = stand_in(settings) if videos is None else videos
+    own = source() if videos is None else None
+    if videos is None:
+        videos = own_videos(own) if own else stand_in(settings)
     videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
     content = data_digest(videos)
     folder = store.result(
@@ -140,4 +132,6 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     training, centre = np.load(folder / "training.npy", mmap_mode="r"), np.load(folder / "centre.npy", mmap_mode="r")
     if len(keep) < len(videos):
         training, centre = training[keep[keep < len(training)]], centre[keep]
-    return Clips(videos[readable].reset_index(drop=True), training, centre, skipped, store.card(folder)["digest"])
+    kept = videos[readable].reset_index(drop=True)
+    kept = for_the_book(kept, own) if own else kept
+    return Clips(kept, training, centre, skipped, store.card(folder)["digest"])

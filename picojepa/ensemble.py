@@ -6,7 +6,7 @@ list, Partial 1 to 4 from one quarter each.
 Book: chapter 6.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from picojepa import store
 from picojepa.architecture import Encoder, seeded
 from picojepa.clips import Clips, label_numbers
-from picojepa.config import LABELLED_CLASSES, ProbeConfig, Settings
-from picojepa.data import quarters, read_clips
+from picojepa.config import ProbeConfig, Settings
+from picojepa.data import labelled_classes, quarters, read_clips
 from picojepa.features import device, encode, load_encoder
 from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
 
@@ -114,6 +114,13 @@ def average_heads(heads: list[LinearHead]) -> LinearHead:
 # ---------------------------------------------------------------- members
 
 
+def missing_classes(clips: Clips) -> dict[str, list[str]]:
+    """For each member whose list lacks some of the labelled classes, which: only with few videos of a class."""
+    labels = {member: set(clips.videos.label[member_rows(clips, member)]) for member in MEMBERS}
+    lacks = {m: [c for c in labelled_classes(clips.videos) if c not in found] for m, found in labels.items()}
+    return {member: classes for member, classes in lacks.items() if classes}
+
+
 def member_rows(clips: Clips, member: str) -> np.ndarray:
     """Rows of the training videos that a member learns from."""
     quarter = quarters(clips.videos)
@@ -131,20 +138,18 @@ def fit_members(
         config: training of a head; member number i starts and shuffles with ``seed + i``.
 
     Raises:
-        ValueError: a member's list lacks a class.
+        ValueError: a member has no videos. One whose list lacks a class is trained, and never names that class.
 
     Source: pico-JEPA section 3. Book: chapter 6.
     """
-    heads = {}
+    heads, classes = {}, labelled_classes(clips.videos)
     for number, member in enumerate(MEMBERS):
         rows = member_rows(clips, member)
-        if missing := [c for c in LABELLED_CLASSES if c not in set(clips.videos.label[rows])]:
-            raise ValueError(
-                f"{member} has no training video of {', '.join(missing)}; add labelled videos of the class"
-            )
-        features, labels = features_of(rows), label_numbers(clips.videos.label[rows], LABELLED_CLASSES)
+        if len(rows) == 0:
+            raise ValueError(f"{member} has no training videos; add labelled videos, at least four in all")
+        features, labels = features_of(rows), label_numbers(clips.videos.label[rows], classes)
         with seeded(config.seed + number):
-            heads[member] = LinearHead(features[0].shape[1], len(LABELLED_CLASSES))
+            heads[member] = LinearHead(features[0].shape[1], len(classes))
         own = replace(config, seed=config.seed + number)
         train_head(heads[member], features, labels, config.epochs, config.learning_rate, own)
     return heads
@@ -165,7 +170,7 @@ def member_inputs(settings: Settings, clips: Clips, run: Path) -> dict[str, Any]
 
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
     """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`."""
-    width, classes = settings.model.width, len(LABELLED_CLASSES)
+    width, classes = settings.model.width, len(labelled_classes(clips.videos))
 
     def make(folder: Path) -> None:
         encoder = load_encoder(run / "encoder.safetensors", settings)
@@ -188,13 +193,13 @@ def member_scores(heads: dict[str, LinearHead], features: torch.Tensor) -> np.nd
 
 
 def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
-    """What every member and both votes say of every validation video of the four classes.
+    """What every member and both votes say of every validation video of the labelled classes.
 
     Returns:
         One row per member (or vote) and video; see `probing.prediction_table`. The certainty of a
         vote is the mean probability that its four voters give to its answer.
     """
-    task = make_task(clips, LABELLED_CLASSES, labelled_only=True)
+    task = make_task(clips, labelled_classes(clips.videos), labelled_only=True)
 
     def make() -> pd.DataFrame:
         heads = train_members(settings, clips, run)
@@ -219,7 +224,7 @@ def decide(clips: Clips, task: Task, scores: np.ndarray) -> pd.DataFrame:
 
 def scores_of(table: pd.DataFrame, members: tuple[str, ...] = PARTIALS) -> np.ndarray:
     """Stored probabilities of some members, (members, n, classes), from a table of `predictions`."""
-    columns = [f"p_{name}" for name in LABELLED_CLASSES]
+    columns = [name for name in table if name.startswith("p_")]
     return np.stack([table.loc[table.member == member, columns].to_numpy() for member in members])
 
 
@@ -234,7 +239,7 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     right = (table.predicted == table.label).rename("right")
     by_class = 100 * right.groupby([table.label, table.member]).mean().unstack()
     pooled = 100 * right.groupby(table.member).mean()
-    summary = pd.DataFrame({"mean of 4 classes": by_class.mean(), "all videos": pooled}).T
+    summary = pd.DataFrame({f"mean of {len(by_class)} classes": by_class.mean(), "all videos": pooled}).T
     return pd.concat([by_class, summary])[[*MEMBERS, *VOTES]]
 
 
@@ -247,8 +252,17 @@ def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
     return by_class[list(MEMBERS)]
 
 
-def classify_file(path: str | Path, settings: Settings, encoder: Encoder, heads: dict[str, LinearHead]) -> pd.DataFrame:
+def classify_file(
+    path: str | Path, settings: Settings, encoder: Encoder, heads: dict[str, LinearHead], classes: Sequence[str]
+) -> pd.DataFrame:
     """What each member and the votes say of any video file, in one encoder pass.
+
+    Args:
+        path: any file that FFmpeg reads.
+        settings: geometry and sampling of the clip.
+        encoder: frozen.
+        heads: of `train_members`.
+        classes: names, in the order of the heads' numbers.
 
     Returns:
         One row per member and vote: answer, certainty, and the probability of every class.
@@ -267,9 +281,9 @@ def classify_file(path: str | Path, settings: Settings, encoder: Encoder, heads:
         rows.append(
             {
                 "member": name,
-                "answer": LABELLED_CLASSES[answer],
+                "answer": classes[answer],
                 "certainty": of_member[answer],
-                **dict(zip(LABELLED_CLASSES, of_member, strict=True)),
+                **dict(zip(classes, of_member, strict=True)),
             }
         )
     return pd.DataFrame(rows).set_index("member")

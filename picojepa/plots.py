@@ -12,6 +12,7 @@ import inspect
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -29,7 +30,7 @@ from pandas.io.formats.style import Styler
 from sklearn.metrics import confusion_matrix
 from torchcodec.encoders import VideoEncoder
 
-from picojepa.config import CLASSES, LABELLED_CLASSES
+from picojepa.config import CLASSES
 from picojepa.pretraining import read_metrics
 
 CONTEXT, TARGET, PREDICTED, NEUTRAL = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
@@ -45,8 +46,7 @@ COLOURS = {
     "scene, from the list": "#CC79A7",
     "chance": "#555555",
 }
-CLASS_COLOURS = dict(zip(CLASSES, sns.color_palette("colorblind", 10).as_hex(), strict=True))
-CLASS_MARKERS = dict(zip(CLASSES, "osD^vPX<>*", strict=True))
+MARKERS = "osD^vPX<>*"
 
 
 def use_style() -> None:
@@ -95,6 +95,13 @@ def source(*definitions: Callable[..., object]) -> Markdown:
         link = f'<a href="_modules/picojepa/{module}.html#{item.__qualname__}">picojepa/{module}.py</a>'
         parts.append(f"From {link}:\n\n```python\n{inspect.getsource(item)}```")
     return Markdown("\n\n".join(parts))
+
+
+def class_styles(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each class; the paper's ten keep theirs, whichever of them are shown."""
+    known = list(CLASSES) if set(classes) <= set(CLASSES) else sorted(set(classes))
+    colours = sns.color_palette("colorblind", 10) if len(known) <= 10 else sns.color_palette("husl", len(known))
+    return dict(zip(known, zip(colours.as_hex(), cycle(MARKERS), strict=False), strict=False))
 
 
 # ---------------------------------------------------------------- clips and masks
@@ -331,15 +338,18 @@ def score_bars(scores: pd.DataFrame, name: str, chance: float, ax: Axes | None =
         error_kw={"ecolor": "#222222", "capsize": 3},
     )
     ax.axvline(chance, color=COLOURS["chance"], linestyle="--", linewidth=1)
-    ax.text(chance, -0.7, f"chance {chance:g} %", fontsize="small", ha="center", va="bottom")
+    ax.text(chance, -0.7, f"chance {chance:.3g} %", fontsize="small", ha="center", va="bottom")
     ax.set(xlabel=f"accuracy (%), 95 % interval over {scores.n.iloc[0]} videos", xlim=(0, 100))
     ax.invert_yaxis()
     return ax.figure  # type: ignore[return-value]
 
 
-def confusions(tables: Mapping[str, pd.DataFrame], classes: Sequence[str] = LABELLED_CLASSES) -> Figure:
+def confusions(tables: Mapping[str, pd.DataFrame], classes: Sequence[str]) -> Figure:
     """Confusion matrices side by side: rows the truth, columns the answer, cells counts of videos."""
-    figure, axes = plt.subplots(1, len(tables), figsize=(3.1 * len(tables) + 1.8, 4.4), squeeze=False, sharey=True)
+    side = max(3.1, 0.45 * len(classes))
+    figure, axes = plt.subplots(
+        1, len(tables), figsize=(side * len(tables) + 1.8, side + 1.3), squeeze=False, sharey=True
+    )
     names = [pretty(c) for c in classes]
     matrices = [confusion_matrix(t.label, t.predicted, labels=list(classes)) for t in tables.values()]
     for ax, title, counts in zip(axes[0], tables, matrices, strict=True):
@@ -374,17 +384,17 @@ def maps(
         numbers: title -> small integers (n,) that choose the colours in place of the class; markers still tell it.
     """
     figure, axes = plt.subplots(1, len(points), figsize=(4 * len(points), 4.4), squeeze=False)
-    of_point = np.asarray(labels)
+    of_point, styles = np.asarray(labels), class_styles(labels)
     for ax, (title, xy) in zip(axes[0], points.items(), strict=True):
         palette = np.array(sns.color_palette("colorblind"))
         for name in dict.fromkeys(labels):
-            chosen = of_point == name
+            chosen, (colour, marker) = of_point == name, styles[name]
             ax.scatter(
                 *xy[chosen].T,
                 s=14,
                 alpha=0.75,
-                color=palette[numbers[title][chosen]] if numbers and title in numbers else CLASS_COLOURS[name],
-                marker=CLASS_MARKERS[name],
+                color=palette[numbers[title][chosen]] if numbers and title in numbers else colour,
+                marker=marker,
                 label=pretty(name),
                 linewidths=0,
             )

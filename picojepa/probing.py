@@ -221,11 +221,14 @@ def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
     """One row per test video: path, label, predicted class, certainty and the score of every class."""
     videos = clips.videos.iloc[task.test]
+    names = videos.path.map(lambda path: Path(path).stem)
+    if pd.DataFrame({"name": names, "label": videos.label}).duplicated().any():  # own files, in folders of a class
+        names = videos.path
     best = scores.argmax(1)
     table = pd.DataFrame(
         {
             **names,
-            "video": [Path(p).stem for p in videos.path],
+            "video": names.to_numpy(),
             "label": videos.label.to_numpy(),
             "predicted": [task.classes[i] for i in best],
             "certainty": scores.max(1),
@@ -270,7 +273,9 @@ def stored_table(stage: str, inputs: dict[str, Any], make: Callable[[], pd.DataF
     def write(folder: Path) -> None:
         make().to_csv(folder / PREDICTIONS, index=False)
 
-    return pd.read_csv(store.result(stage, inputs, write) / PREDICTIONS)
+    names = dict.fromkeys(("video", "label", "predicted"), str)  # a class may be called 1, or None
+    path = store.result(stage, inputs, write) / PREDICTIONS
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
 
 
 def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.DataFrame:

@@ -14,12 +14,13 @@ from scipy import stats
 from picojepa import store
 from picojepa.clips import Clips
 from picojepa.config import DATA, LABELLED_CLASSES, PAPER_VALIDATION, ROOT, Settings
-from picojepa.data import quarters
+from picojepa.data import labelled_classes, quarters
 from picojepa.ensemble import MEMBERS
 from picojepa.probing import accuracy
 
 CARDS = DATA / "cards"
 BENCHMARKS = ROOT / "benchmarks"
+FEWEST = 5  # videos for an interval: of four, tosses of a coin have one sign in one case of eight
 
 
 # ---------------------------------------------------------------- the paper's numbers
@@ -117,6 +118,8 @@ def bootstrap_interval(
 ) -> tuple[float, float, float]:
     """Mean over videos with a percentile bootstrap interval: (mean, low, high), in the unit of the input.
 
+    Fewer than `FEWEST` videos say nothing of others: the interval has no ends then (-inf to inf).
+
     Args:
         values: one number per video, (n,); for two classifiers on the same videos the differences.
         minus: numbers of other videos, (m,), whose mean is taken off.
@@ -132,12 +135,23 @@ def bootstrap_interval(
         return sample[rng.integers(len(sample), size=(draws, len(sample)))].mean(1)  # (draws,)
 
     values = np.asarray(values, dtype=float)
-    mean, drawn = values.mean(), means(values)
+    mean, drawn, fewest = values.mean(), means(values), len(values)
     if minus is not None:
         minus = np.asarray(minus, dtype=float)
-        mean, drawn = mean - minus.mean(), drawn - means(minus)
+        mean, drawn, fewest = mean - minus.mean(), drawn - means(minus), min(fewest, len(minus))
+    if fewest < FEWEST:
+        return float(mean), -np.inf, np.inf
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(mean), float(low), float(high)
+
+
+def half_interval(n: int) -> str:
+    """How far the Wilson interval of a score of one half reaches with n videos, such as ``43 to 57``.
+
+    Book: chapters 5 and 8.
+    """
+    low, high = wilson(n // 2, n)
+    return f"{100 * low:.0f} to {100 * high:.0f}"
 
 
 def verdict(low: float, high: float) -> str:
@@ -150,6 +164,13 @@ def verdict(low: float, high: float) -> str:
     return "not supported" if high < 0 else "cannot be told here"
 
 
+def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
+    """Mean and interval of a difference as text, such as ``+1.0 points (-2.0 to +4.0)``."""
+    mean, low, high = interval
+    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else f"no interval below {FEWEST} videos"
+    return f"{mean:+.1f}{unit} ({ends})"
+
+
 def claim(text: str, where: str, test: str, interval: tuple[float, float, float], over: str) -> dict[str, str]:
     """One row of the table of verdicts.
 
@@ -160,13 +181,12 @@ def claim(text: str, where: str, test: str, interval: tuple[float, float, float]
         interval: mean, low and high of that difference, in percentage points.
         over: number and kind of what the interval speaks about.
     """
-    mean, low, high = interval
-    result = f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+    _, low, high = interval
     return {
         "claim": text,
         "where": where,
         "tested here as": test,
-        "points (95 %)": result,
+        "points (95 %)": in_words(interval),
         "over": over,
         "verdict": verdict(low, high),
     }
@@ -213,7 +233,7 @@ def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
     Source: pico-JEPA Table 1. Book: chapters 1 and 8.
     """
     videos, quarter = clips.videos, quarters(clips.videos)
-    validation = int(((videos.split == "validation") & videos.label.isin(LABELLED_CLASSES)).sum())
+    validation = int(((videos.split == "validation") & videos.label.isin(labelled_classes(videos))).sum())
     sizes = [int((quarter > 0).sum()), *(int((quarter == q).sum()) for q in range(1, 5))]
     shared = {"width": settings.model.width, "pre-training videos": int((videos.split == "pretrain").sum())}
     rows = [

@@ -8,7 +8,7 @@ from sklearn.manifold import TSNE
 from sklearn.metrics import pairwise_distances
 
 from picojepa.clips import Clips
-from picojepa.config import LABELLED_CLASSES
+from picojepa.data import labelled_classes
 
 
 def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.ndarray:
@@ -27,12 +27,12 @@ def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.nd
 
 
 def few_videos(clips: Clips, each: int = 5) -> np.ndarray:
-    """Rows of the first labelled training videos of each of the four classes, in the order of their file names.
+    """Rows of the first labelled training videos of each labelled class, in the order of their file names.
 
     Source: pico-JEPA figure 3 (about five videos of each class, from the training list). Book: chapter 7.
     """
     videos = clips.videos[clips.videos.labelled & (clips.videos.split == "pretrain")].sort_values("path")
-    return np.concatenate([videos.index[videos.label == label][:each] for label in LABELLED_CLASSES])
+    return np.concatenate([videos.index[videos.label == label][:each] for label in labelled_classes(clips.videos)])
 
 
 def spaced_tokens(tokens: int, videos: int, most: int = 1000) -> np.ndarray:

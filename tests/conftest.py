@@ -34,6 +34,7 @@ from picojepa.config import (
 matplotlib.use("Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
+REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")  # videos that nobody here made
 BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
 LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
@@ -43,6 +44,7 @@ HELPERS = (
     "store",
     "standin",
     "videos",
+    "lists",
     "clips",
     "features",
     "jepa",
@@ -60,15 +62,18 @@ def notebook_path(name: str) -> Path:
 
 
 @pytest.fixture(scope="session")
-def run_chapter() -> Callable[[str, Path], nbformat.NotebookNode]:
-    """Function that executes one chapter in profile smoke, by itself, with its results kept in the given folder."""
+def run_chapter() -> Callable[..., nbformat.NotebookNode]:
+    """Function that executes one chapter in profile smoke, by itself, with its results kept in the given folder.
 
-    def run(name: str, cache: Path) -> nbformat.NotebookNode:
+    A third argument holds more of the environment, such as ``{"PICOJEPA_DATA": "..."}``.
+    """
+
+    def run(name: str, cache: Path, extra: dict[str, str] | None = None) -> nbformat.NotebookNode:
         path = notebook_path(name)
         assert path.is_file(), f"the chapter {path.relative_to(ROOT)} is missing"
         notebook = nbformat.read(path, as_version=4)
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOJEPA_")}
-        environment |= {"PICOJEPA_PROFILE": "smoke", "PICOJEPA_CACHE": str(cache)}
+        environment |= {"PICOJEPA_PROFILE": "smoke", "PICOJEPA_CACHE": str(cache)} | (extra or {})
         start = time.perf_counter()
         client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parent)}})
         client.execute(env=environment)
@@ -170,7 +175,7 @@ def a_set(folder: Path, ramp: Path, good: int, bad: int) -> Path:
         else:
             shutil.copy(ramp, folder / name)
     path = folder / "manifest.csv"
-    path.write_text("path,label\n" + "".join(f"{name},archery\n" for name in names))
+    path.write_text("path,label,split\n" + "".join(f"{name},archery,pretrain\n" for name in names))
     return path
 
 

@@ -63,7 +63,13 @@ def test_a_manifest_gets_absolute_paths_split_and_labelled(tmp_path):
     table = data.read_manifest(write_manifest(tmp_path, "path,label\nb/x.mp4,archery\ny.mp4,abseiling\n"))
     assert table.path.tolist() == [str(tmp_path / "b/x.mp4"), str(tmp_path / "y.mp4")]
     assert table.split.tolist() == ["pretrain", "pretrain"]
-    assert table.labelled.tolist() == [False, True]
+    assert table.labelled.tolist() == [True, True]
+
+
+def test_of_the_papers_classes_its_four_are_labelled(tmp_path):
+    rows = "".join(f"{label}.mp4,{label}\n" for label in CLASSES)
+    table = data.read_manifest(write_manifest(tmp_path, "path,label\n" + rows))
+    assert tuple(table.label[table.labelled]) == LABELLED_CLASSES
 
 
 @pytest.mark.parametrize(

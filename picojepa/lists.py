@@ -1,0 +1,285 @@
+"""Lists of videos: manifests and folders, the split, classes, quarters, videos that look alike.
+
+A list is a table with one row per video: path, label, split (``pretrain`` or ``validation``) and labelled.
+
+Book: chapter 1, and the page on one's own videos.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+
+from picojepa.clips import Clips
+from picojepa.config import CLASSES, LABELLED_CLASSES
+
+REQUIRED_COLUMNS = ("path", "label")
+OPTIONAL_COLUMNS = (
+    *("split", "group", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256"),
+)
+SPLITS = ("pretrain", "validation")
+VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
+SUFFIXES = frozenset(
+    ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+)  # files of a folder that count as videos
+ALIKE = 8  # bits of 192 in which the fingerprints of two clips may differ and still look alike
+
+
+# ---------------------------------------------------------------- manifests and folders
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """Read and check a list of videos.
+
+    Args:
+        path: CSV with the columns ``path`` (relative to the CSV) and ``label``; optional ``split``
+            (``pretrain`` or ``validation``; default: `split_by_rule`), ``group``, ``labelled``, ``scene`` and
+            what the generator noted.
+
+    Returns:
+        One row per video with absolute paths, in the order of the file. Without a column ``labelled``, the
+        training videos of the paper's four classes are labelled if the list holds these and none but the
+        paper's ten, else all training videos.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: missing or unknown column, unknown split, double path, a path that leaves the folder of the
+            CSV, no rows, a class without training videos, a group on both sides.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
+        )
+    if not path.read_text(encoding="utf-8").strip():
+        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
+    text = dict.fromkeys(("path", "label", "split", "group"), str)
+    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    if unknown := [c for c in table.columns if c not in known]:
+        raise ValueError(f"{path}: unknown column {', '.join(unknown)}; known columns: {', '.join(known)}")
+    if missing := [c for c in REQUIRED_COLUMNS if c not in table.columns]:
+        raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
+    if table.empty:
+        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
+    if (bad := table[list(REQUIRED_COLUMNS)].isna().any(axis=1)).any():
+        raise ValueError(f"{path}: line {int(bad.argmax()) + 2}: empty path or label; fill it or remove the row")
+    return _checked(table, path, path.parent)
+
+
+def read_folder(folder: Path) -> pd.DataFrame:
+    """List the videos of a folder with one sub-folder per class, in the order of their names.
+
+    Args:
+        folder: the sub-folders' names are the labels; they may have folders inside. Hidden files, and files
+            whose ending is none of `SUFFIXES`, are left out.
+
+    Raises:
+        ValueError: no sub-folder, one without videos, or a link that leaves the folder.
+    """
+    kinds = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not kinds:
+        raise ValueError(f"{folder}: no sub-folders; make one for each class and put its videos inside, or name a CSV")
+    rows = []
+    for kind in kinds:
+        files = [p for p in sorted(kind.rglob("*")) if p.is_file() and not p.name.startswith(".")]
+        videos = [p for p in files if p.suffix.lower() in SUFFIXES]
+        if not videos:
+            raise ValueError(
+                f"{kind}: no videos inside (known endings: {', '.join(sorted(SUFFIXES))}); "
+                "add some, remove the sub-folder, or name a CSV"
+            )
+        rows += [{"path": p.relative_to(folder).as_posix(), "label": kind.name} for p in videos]
+    return _checked(pd.DataFrame(rows), folder, folder)
+
+
+def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
+    """The table with absolute paths, split and labelled; raises as `read_manifest` says."""
+    inside = folder.resolve()
+    paths = [(folder / p).resolve() for p in table.path]
+    if away := [name for name, p in zip(table.path, paths, strict=True) if not p.is_relative_to(inside)]:
+        raise ValueError(
+            f"{where}: {away[0]} leads out of {inside}; put the video (no link to it) into that folder, "
+            "or the CSV into a folder that holds all videos"
+        )
+    resolved = pd.Series([str(p) for p in paths], index=table.index)
+    if (double := resolved.duplicated()).any():
+        raise ValueError(f"{where}: listed twice: {table.path[double].iloc[0]}; remove one of the rows")
+    if "split" not in table:
+        table["split"] = split_by_rule(table)
+    if wrong := sorted(set(table.split.dropna()) - set(SPLITS)) + ["empty"] * bool(table.split.isna().any()):
+        raise ValueError(f"{where}: unknown split {', '.join(wrong)}; known splits: {', '.join(SPLITS)}")
+    if bare := sorted(set(table.label) - set(table.label[table.split == "pretrain"])):
+        raise ValueError(
+            f"{where}: class without training videos: {', '.join(bare)}; add some or remove its validation videos"
+        )
+    if "group" in table and (torn := table.groupby("group").split.nunique()).gt(1).any():
+        raise ValueError(
+            f"{where}: group {torn.idxmax()} is in both splits; give its rows one split, or remove the column split"
+        )
+    if "labelled" not in table:
+        of_paper = set(LABELLED_CLASSES) <= set(table.label) <= set(CLASSES)
+        table["labelled"] = (table.split == "pretrain") & (table.label.isin(LABELLED_CLASSES) if of_paper else True)
+    return table.assign(path=resolved)
+
+
+def for_the_book(videos: pd.DataFrame, where: Path) -> pd.DataFrame:
+    """A list of one's own on which every chapter can run: classes without validation videos are not labelled.
+
+    Raises:
+        ValueError: fewer than two classes with training and validation videos, or fewer than four labelled
+            training videos.
+    """
+    asked = classes(videos)
+    if len(asked) < 2:
+        found = ", ".join(f"{label} ({n})" for label, n in videos.label.value_counts().sort_index().items())
+        raise ValueError(
+            f"{where}: the book asks which class a video shows, and needs two classes with at least two videos each, "
+            f"one for training and one for validation; found: {found}; add videos or classes. To pre-train only, "
+            "hand a list to data.load_clips (chapter 1)"
+        )
+    videos = videos.assign(labelled=videos.labelled & videos.label.isin(asked))
+    learned = int((videos.labelled & (videos.split == "pretrain")).sum())
+    if learned < 4 or len(labelled_classes(videos)) < 2:
+        raise ValueError(
+            f"{where}: {learned} labelled training videos of {len(labelled_classes(videos))} classes; the four "
+            "quarters of chapter 6 need at least four of two classes; add videos"
+        )
+    return videos
+
+
+# ---------------------------------------------------------------- the split
+
+
+def split_by_rule(videos: pd.DataFrame) -> pd.Series:
+    """``validation`` for about a fifth of each class, ``pretrain`` for the rest.
+
+    Groups (column ``group``: one person, one recording) stay on one side; a row without one is its own. They are
+    taken in the order of a hash of their name, so the order of the rows plays no part. A class with several
+    groups gets at least one on each side, unless they also hold other classes and would empty these.
+
+    Args:
+        videos: path (a name; no file is read), label, and maybe group.
+
+    Book: the page on one's own videos.
+    """
+    own = "file " + videos.path.map(lambda p: Path(p).as_posix())
+    group = ("group " + videos.group).fillna(own) if "group" in videos else own
+    held = {name: Counter(labels) for name, labels in videos.label.groupby(group)}
+    order = sorted(held, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
+    size = Counter(videos.label)
+    groups_of = Counter(label for labels in held.values() for label in labels)
+    wanted = {label: max(1, round(VALIDATION_SHARE * n)) if groups_of[label] > 1 else 0 for label, n in size.items()}
+    taken: Counter[str] = Counter()
+    chosen = set()
+    for name in order:
+        if all(taken[label] + n <= wanted[label] for label, n in held[name].items()):
+            taken.update(held[name])
+            chosen.add(name)
+    for label in sorted(size):
+        if wanted[label] > 0 and taken[label] == 0:
+            for name in sorted((name for name in order if label in held[name]), key=lambda name: held[name][label]):
+                if all(taken[other] + n < size[other] for other, n in held[name].items()):
+                    taken.update(held[name])
+                    chosen.add(name)
+                    break
+    return pd.Series(np.where(group.isin(chosen), "validation", "pretrain"), index=videos.index)
+
+
+# ---------------------------------------------------------------- classes and quarters
+
+
+def classes(videos: pd.DataFrame) -> tuple[str, ...]:
+    """Names of the classes that have training and validation videos, in alphabetical order."""
+    return tuple(sorted(set.intersection(*(set(videos.label[videos.split == split]) for split in SPLITS))))
+
+
+def labelled_classes(videos: pd.DataFrame) -> tuple[str, ...]:
+    """Those of `classes` that have labelled training videos: all that the ensemble learns."""
+    learned = set(videos.label[videos.labelled & (videos.split == "pretrain")])
+    return tuple(name for name in classes(videos) if name in learned)
+
+
+def quarters(videos: pd.DataFrame) -> pd.Series:
+    """Number of the quarter, 1 to 4, of every labelled training video; 0 for all others.
+
+    Each class is listed in the order of its file names and cut into contiguous runs of ceil(n / 4). Where that
+    leaves no fourth run, the runs are as even as can be; fewer than four videos go to the quarters in turn.
+
+    Source: rule behind pico-JEPA's published lists (its Table 1: 706 / 707 / 707 / 697). Book: chapter 1.
+    """
+    number, dealt = pd.Series(0, index=videos.index), 0
+    listed = videos[videos.split == "pretrain"].sort_values("path")
+    for _, of_class in listed[listed.groupby("label").labelled.transform("any")].groupby("label"):
+        n = len(of_class)
+        cut = np.arange(n) // -(-n // 4)
+        if n < 4:
+            cut, dealt = (dealt + np.arange(n)) % 4, dealt + n
+        elif cut[-1] < 3:
+            cut = 4 * np.arange(n) // n
+        number[of_class.index] = cut + 1
+    return number.where(videos.labelled & (videos.split == "pretrain"), 0)
+
+
+# ---------------------------------------------------------------- videos that look alike
+
+
+def fingerprints(clips: np.ndarray) -> np.ndarray:
+    """For the first, middle and last frame, whether grey rises from each of 8 x 9 places to the next on its right.
+
+    Args:
+        clips: uint8 (n, T, 3, H, W).
+
+    Returns:
+        bool (n, 192).
+
+    Source: difference hash (Krawetz 2013). Book: the page on one's own videos.
+    """
+    found = []
+    for clip in clips:
+        frames = torch.from_numpy(np.array(clip[[0, len(clip) // 2, -1]])).float().mean(1, keepdim=True)
+        small = F.adaptive_avg_pool2d(frames, (8, 9))  # (3, 1, 8, 9)
+        found.append((small.diff(dim=-1) > 0).flatten().numpy())
+    return np.stack(found)
+
+
+def near_duplicates(clips: Clips, limit: int = ALIKE) -> pd.DataFrame:
+    """Pairs of a training and a validation video whose centre clips look alike, the most alike first.
+
+    Args:
+        clips: the whole list.
+        limit: bits in which the `fingerprints` may differ.
+
+    Returns:
+        One row per pair: training and validation (file with its folder), bits.
+
+    Book: chapter 1, and the page on one's own videos.
+    """
+    signs = 2.0 * fingerprints(clips.centre) - 1  # (n, 192)
+    training, validation = (clips.select(clips.videos.split == split) for split in SPLITS)
+    bits = ((signs.shape[1] - signs[training] @ signs[validation].T) / 2).astype(int)
+    pairs = np.argwhere(bits <= limit)
+    names = clips.videos.path.map(short_name)
+    table = pd.DataFrame(
+        {
+            "training": names.to_numpy()[training[pairs[:, 0]]],
+            "validation": names.to_numpy()[validation[pairs[:, 1]]],
+            "bits": bits[pairs[:, 0], pairs[:, 1]],
+        }
+    )
+    return table.sort_values(["bits", "training", "validation"], ignore_index=True)
+
+
+def short_name(path: str) -> str:
+    """A file with the folder it lies in."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def told(names: Sequence[str], most: int = 6) -> str:
+    """Names for a sentence; of many the first and how many more."""
+    rest = len(names) - most
+    return ", ".join(names) if rest < 2 else f"{', '.join(names[:most])} and {rest} more"
