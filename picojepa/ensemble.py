@@ -138,7 +138,7 @@ def fit_members(
         config: training of a head; member number i starts and shuffles with ``seed + i``.
 
     Raises:
-        ValueError: a member has no videos. One whose list lacks a class is trained, and never names that class.
+        ValueError: a member has no videos. One whose list lacks a class is trained on the others.
 
     Source: pico-JEPA section 3. Book: chapter 6.
     """

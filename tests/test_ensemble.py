@@ -230,7 +230,9 @@ def test_a_validation_file_gets_its_stored_answer(pipelines):
     pipeline = pipelines[1]
     encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
     row = pipeline.tasks["four"].test[7]
-    found = ensemble.classify_file(pipeline.clips.videos.path[row], pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)
+    found = ensemble.classify_file(
+        pipeline.clips.videos.path[row], pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES
+    )
     stored = pipeline.votes.groupby("member", sort=False).nth(7).set_index("member")
     assert list(found.index) == [*MEMBERS, *VOTES]
     assert found.answer.to_dict() == stored.predicted.to_dict()
