@@ -221,14 +221,14 @@ def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
     """One row per test video: path, label, predicted class, certainty and the score of every class."""
     videos = clips.videos.iloc[task.test]
-    names = videos.path.map(lambda path: Path(path).stem)
-    if pd.DataFrame({"name": names, "label": videos.label}).duplicated().any():  # own files, in folders of a class
-        names = videos.path
+    stems = videos.path.map(lambda path: Path(path).stem)
+    if pd.DataFrame({"stem": stems, "label": videos.label}).duplicated().any():  # own files, in folders of a class
+        stems = videos.path
     best = scores.argmax(1)
     table = pd.DataFrame(
         {
             **names,
-            "video": names.to_numpy(),
+            "video": stems.to_numpy(),
             "label": videos.label.to_numpy(),
             "predicted": [task.classes[i] for i in best],
             "certainty": scores.max(1),
