@@ -27,7 +27,10 @@ VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
 SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
 )  # files of a folder that count as videos
-ALIKE = 8  # bits of 192 in which the fingerprints of two clips may differ and still look alike
+RISE = 2  # levels of 255 by which grey must rise for a bit: where all is even, noise must not decide
+ALIKE = (
+    4  # bits of 192 in which two fingerprints may differ: new encodings differ in 0 to 7, drawn figures in 4 or more
+)
 
 
 # ---------------------------------------------------------------- manifests and folders
@@ -229,7 +232,7 @@ def quarters(videos: pd.DataFrame) -> pd.Series:
 
 
 def fingerprints(clips: np.ndarray) -> np.ndarray:
-    """For the first, middle and last frame, whether grey rises from each of 8 x 9 places to the next on its right.
+    """For the first, middle and last frame, whether grey rises from each of 8 x 9 places to its right.
 
     Args:
         clips: uint8 (n, T, 3, H, W).
@@ -243,7 +246,7 @@ def fingerprints(clips: np.ndarray) -> np.ndarray:
     for clip in clips:
         frames = torch.from_numpy(np.array(clip[[0, len(clip) // 2, -1]])).float().mean(1, keepdim=True)
         small = F.adaptive_avg_pool2d(frames, (8, 9))  # (3, 1, 8, 9)
-        found.append((small.diff(dim=-1) > 0).flatten().numpy())
+        found.append((small.diff(dim=-1) > RISE).flatten().numpy())
     return np.stack(found)
 
 

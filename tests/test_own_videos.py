@@ -259,7 +259,7 @@ def test_members_whose_list_lacks_a_class_are_named_and_trained(noise, tiny):
 
 
 def test_two_files_of_one_name_stay_two(noise):
-    clips = few(noise, {"a": 6, "b": 6})
+    clips = few(noise, {"a": 12, "b": 6})
     clips.videos["path"] = [f"/own/{v.label}/take {i}/same.mp4" for i, v in enumerate(clips.videos.itertuples())]
     task = probing.make_task(clips, ("a", "b"))
     table = probing.prediction_table(clips, task, np.full((len(task.test), 2), 0.5))
