@@ -43,6 +43,7 @@ HELPERS = (
     "config",
     "store",
     "standin",
+    "workers",
     "videos",
     "lists",
     "clips",

@@ -1,20 +1,25 @@
 """From file to tensor: sampling of frames, padding, bad files, the store of clips."""
 
 import os
+import pickle
+import shutil
 import subprocess
+import sys
+import time
 from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
+import decoders
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import BUNDLED, LEVEL, ROOT, a_set, write_ramp
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import data, standin, videos
+from picojepa import data, standin, store, videos, workers
 from picojepa.config import ClipConfig
 from picojepa.videos import VideoError
-
-REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")
 
 
 @pytest.fixture
@@ -169,31 +174,6 @@ def test_damage_inside_is_one_clear_error(tmp_path, ramp):
         videos.read_clips(path, ClipConfig(size=16), [0.0])
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"real videos: no folder {REAL} (PICOJEPA_REAL)")
-class TestRealVideos:
-    """Videos that nobody here made; the file names are those of the folder's README."""
-
-    def test_skateboard_clips_are_read(self):
-        paths = sorted((REAL / "skateboard").rglob("*.mov"), key=lambda p: p.stat().st_size)[:6]
-        assert len(paths) == 6
-        for path in paths:
-            clips = videos.read_clips(path, ClipConfig(), [0.5])
-            assert (clips.shape, clips.dtype) == ((1, 8, 3, 64, 64), torch.uint8)
-
-    def test_odd_files_are_read_or_refused(self):
-        paths = sorted((REAL / "odd").iterdir())
-        read = 0
-        for path in paths:
-            try:
-                clips = videos.read_clips(path, ClipConfig(size=32), [0.5])
-            except VideoError as error:
-                assert str(error).startswith(f"{path}: ")  # noqa: PT017
-                continue
-            assert (clips.shape, clips.dtype) == ((1, 8, 3, 32, 32), torch.uint8)
-            read += 1
-        assert read >= 33 * len(paths) // 42  # 33 of the 42 hold a frame
-
-
 # ---------------------------------------------------------------- all videos
 
 
@@ -201,22 +181,162 @@ def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundl
     whole = data.load_clips(tiny, bundled)
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(videos, "CHUNK", 2)
-    read, calls = videos.read_clips, []
+    run, begun, seen = workers.run, [], []
 
-    def stop_at_the_third(path, *rest):
-        calls.append(path)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return read(path, *rest)
+    def stop_at_the_third(function, jobs, *rest, **options):
+        begun.append(len(jobs))
+        for outcome in run(function, jobs, *rest, **options):
+            seen.append(outcome)
+            if len(seen) == 3:
+                raise KeyboardInterrupt
+            yield outcome
 
-    monkeypatch.setattr(videos, "read_clips", stop_at_the_third)
+    monkeypatch.setattr(workers, "run", stop_at_the_third)
     with pytest.raises(KeyboardInterrupt):
         data.load_clips(tiny, bundled)
-    before = len(calls)
     resumed = data.load_clips(tiny, bundled)
     np.testing.assert_array_equal(resumed.training, whole.training)
     np.testing.assert_array_equal(resumed.centre, whole.centre)
-    assert len(calls) - before == 3, "the first two videos were done"
+    assert begun == [5, 3], "the first two videos were done"
+    assert videos.data_report(resumed).path.tolist() == bundled.path.tolist()
+
+
+@pytest.mark.parametrize("torn", [b"", b'{"number": 1, "row": {"pa'])
+def test_only_finished_rows_of_a_killed_run_count(tmp_path, torn):
+    path = tmp_path / "report.jsonl"
+    path.write_bytes(b'{"number": 4, "row": {"path": "x"}}\n' + torn)
+    assert videos._saved_rows(path) == {4: {"path": "x"}}
+
+
+def load(settings, listed, cache):
+    """Decode a list in a process of its own."""
+    script = "import pickle, sys; from picojepa import data; data.load_clips(*pickle.load(sys.stdin.buffer))"
+    environment = os.environ | {"PICOJEPA_CACHE": str(cache)}
+    child = subprocess.Popen([sys.executable, "-c", script], env=environment, stdin=PIPE, stdout=DEVNULL)
+    child.stdin.write(pickle.dumps((settings, listed)))
+    child.stdin.close()
+    return child
+
+
+def test_kill_9_loses_no_finished_work(tiny, cache, ramp, tmp_path):
+    listed = data.read_manifest(a_set(tmp_path, ramp, good=300, bad=0))
+    killed, seen = tmp_path / "killed", []
+    for part in (60, 130, 200):
+        child = load(tiny, listed, killed)
+        deadline = time.monotonic() + 300
+        while not (marks := sorted(killed.rglob("done.npy"))) or (np.load(marks[0]) == videos.READ).sum() < part:
+            assert child.poll() is None, "the run ended by itself"
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        child.kill()
+        assert child.wait() == -9
+        seen.append(int((np.load(marks[0]) == videos.READ).sum()))
+    assert seen == sorted(set(seen)), "each run begins where the one before was killed"
+    assert load(tiny, listed, killed).wait() == 0
+    whole = data.load_clips(tiny, listed)
+    (folder,) = (killed / "results").glob("data.clips-*[!k]")
+    for name, wanted in (("training.npy", whole.training), ("centre.npy", whole.centre)):
+        np.testing.assert_array_equal(np.load(folder / name), wanted)
+    pd.testing.assert_frame_equal(videos.data_report(folder), videos.data_report(whole))
+    assert store.card(folder)["digest"] == whole.digest
+
+
+def test_two_runs_at_once_decode_once(tiny, cache, bundled):
+    children = [load(tiny, bundled, cache) for _ in range(2)]
+    assert [child.wait(300) for child in children] == [0, 0]
+    (folder,) = (cache / "results").glob("data.clips-*[!k]")
+    assert len(data.load_clips(tiny, bundled).videos) == 5
+    assert sorted(path.name for path in (cache / "results").iterdir()) == [folder.name, f"{folder.name}.lock"]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 3 megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", folder], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_a_full_disk_is_named_and_the_next_call_goes_on(tiny, small_disk, ramp, tmp_path, monkeypatch):
+    listed = data.read_manifest(a_set(tmp_path, ramp, good=20, bad=0))
+    monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
+    (small_disk / "other").write_bytes(bytes(2_500_000))
+    with pytest.raises(ValueError, match=r"20 videos take 0\.0 GB.*free are 0\.0 GB.*PICOJEPA_CACHE"):
+        data.load_clips(tiny, listed)
+    with monkeypatch.context() as patch:  # other programs fill the disk after it was looked at
+        patch.setattr(videos, "_check_room", lambda *_: None)
+        with pytest.raises(OSError, match=r"No space left on device; make room or change PICOJEPA_CACHE.*\.npy"):
+            data.load_clips(tiny, listed)
+    (small_disk / "other").unlink()
+    clips = data.load_clips(tiny, listed)
+    assert clips.centre.any(axis=(1, 2, 3, 4)).all()
+    assert len(clips.videos) == 20
+
+
+def test_a_read_only_folder_is_named(tiny, small_disk, bundled, monkeypatch):
+    subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
+    monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
+    with pytest.raises(OSError, match=rf"Read-only file system.*{small_disk}"):
+        data.load_clips(tiny, bundled)
+
+
+@pytest.fixture
+def trouble(monkeypatch):
+    """Videos whose names ask for it hang their decoder, kill it or make it fail."""
+    monkeypatch.setattr(videos, "read_batch", decoders.read_batch)
+    monkeypatch.setattr(videos, "TIMEOUT", 10.0)
+
+
+def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(tiny, cache, ramp, tmp_path, trouble, monkeypatch):
+    listed = data.read_manifest(a_set(tmp_path, ramp, good=63, bad=0))
+    for number, kind in ((5, "hang"), (20, "die"), (40, "raise")):
+        listed.loc[number, "path"] = str(shutil.copy(ramp, tmp_path / f"{kind}.mp4"))
+    clips = data.load_clips(tiny, listed)
+    assert len(clips.videos) == 60
+    reasons = dict(zip(clips.skipped.path.map(lambda path: Path(path).stem), clips.skipped.reason, strict=True))
+    assert reasons.keys() == {"hang", "die", "raise"}
+    assert "decoding took longer than 10 s" in reasons["hang"]
+    assert "the decoder died (exit code -11)" in reasons["die"]
+    assert "MemoryError: no room for a frame" in reasons["raise"]
+    assert clips.centre.any(axis=(1, 2, 3, 4)).all()
+
+
+SCRIPT = """
+from picojepa import data
+from picojepa.config import ClipConfig, settings
+print("begun")
+listed = data.read_manifest(data.Path({manifest!r}))
+print(len(data.load_clips(settings("smoke"), listed).videos))
+"""
+
+
+def test_a_script_without_a_guard_is_not_run_twice(cache, tmp_path):
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(manifest=str(BUNDLED)))
+    done = subprocess.run([sys.executable, path], env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.decode().count("begun") == 1
+    assert done.stdout.decode().splitlines()[-1] == "5"
+
+
+def test_the_data_report_has_a_row_for_every_video(tiny, cache, ramp, tmp_path):
+    listed = data.read_manifest(a_set(tmp_path, ramp, good=20, bad=1))
+    write_ramp(tmp_path / "v03.mp4", 5)
+    clips = data.load_clips(tiny, listed)
+    report = videos.data_report(clips)
+    assert report.path.tolist() == listed.path.tolist()
+    assert report.status.value_counts().to_dict() == {"read": 20, "unreadable": 1}
+    assert "not readable as video" in report.reason[1]
+    assert (report.drop(index=1).reason == "").all()
+    wanted = {"frames": 48, "seconds": 2.0, "frames_per_second": 24.0, "width": 32, "height": 32, "codec": "h264"}
+    wanted |= {"rotation": 0, "padding": 0}
+    assert report.loc[0, list(wanted)].to_dict() == wanted
+    assert report.loc[3, ["frames", "padding"]].tolist() == [5, 6]  # two of the frames, 1/8 s apart, are its own
+    (folder,) = (cache / "results").glob("data.clips-*[!k]")
+    pd.testing.assert_frame_equal(videos.data_report(folder), report)
 
 
 def test_few_unreadable_videos_are_skipped_and_listed(tiny, cache, ramp, tmp_path):

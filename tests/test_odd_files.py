@@ -1,0 +1,204 @@
+"""Odd files are decoded as a player would show them: FFmpeg's own program is asked which frame that is.
+
+Two comparisons, on the clips' own times. Unresized, a frame must be FFmpeg's bit for bit when both use the same
+libraries; two levels of 255 are allowed for an FFmpeg program of another version. What is learned from is resized: it
+must be what FFmpeg's filter of the same kind (bilinear, after the conversion to RGB) makes of that frame, within the
+same two levels of rounding.
+"""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+
+from picojepa import videos
+from picojepa.config import ClipConfig
+from picojepa.videos import VideoError
+
+REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")
+TOLERANCE = 2  # levels of 255
+CLIP = ClipConfig(size=24)
+
+
+def ffmpeg(*arguments) -> subprocess.CompletedProcess:
+    """Run FFmpeg without its banner."""
+    command = ["ffmpeg", "-hide_banner", "-nostdin", "-y", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=True)
+
+
+def shown_by_ffmpeg(path: Path, stream: int, times: np.ndarray, size: int | None, width: int, height: int):
+    """The frames that are on the screen at these times, uint8 (n, height, width, 3), and since when they are."""
+    source = ("-copyts", "-i", path, "-map", f"0:{stream}", "-fps_mode", "passthrough")
+    said = ffmpeg(*source, "-vf", "showinfo", "-f", "null", "-").stderr.decode(errors="replace")
+    since = np.array([float(text) for text in re.findall(r"showinfo.*? pts_time:\s*(-?[\d.e+]+)", said)])
+    assert (np.diff(since) > 0).all()
+    numbers = np.searchsorted(since, times + 1e-4, side="right") - 1
+    assert (numbers >= 0).all()
+    wanted = sorted(set(numbers.tolist()))
+    chosen = f"select='{'+'.join(f'eq(n,{number})' for number in wanted)}'"
+    if size:
+        width, height, chosen = size, size, f"{chosen},format=rgb24,scale={size}:{size}:flags=bilinear"
+    pixels = ffmpeg("-v", "error", *source, "-vf", chosen, "-f", "rawvideo", "-pix_fmt", "rgb24", "-").stdout
+    frames = np.frombuffer(pixels, np.uint8).reshape(len(wanted), height, width, 3)
+    return frames[[wanted.index(number) for number in numbers]], since[numbers]
+
+
+def difference(ours: torch.Tensor, theirs: np.ndarray) -> int:
+    """Largest difference between frames (n, C, H, W) and (n, H, W, C), in levels."""
+    return int(np.abs(ours.permute(0, 2, 3, 1).numpy().astype(int) - theirs).max())
+
+
+def assert_as_a_player_shows(path: Path, clip: ClipConfig = CLIP, positions: tuple[float, ...] = (0.0, 0.5, 1.0)):
+    """Our clips are FFmpeg's frames."""
+    decoder = videos.open_video(path)
+    times = np.concatenate([videos.clip_times(decoder, clip, position) for position in positions])
+    meta = decoder.metadata
+    theirs, since = shown_by_ffmpeg(path, decoder.stream_index, times, None, meta.width, meta.height)
+    resized = videos.read_clips(path, clip, positions).flatten(0, 1)
+    ours = decoder.get_frames_played_at(times.tolist())
+    np.testing.assert_allclose(ours.pts_seconds.numpy(), since, atol=1e-3)
+    assert difference(ours.data, theirs) <= TOLERANCE
+    assert difference(resized, shown_by_ffmpeg(path, decoder.stream_index, times, clip.size, 0, 0)[0]) <= TOLERANCE
+    return decoder.metadata
+
+
+# ---------------------------------------------------------------- files made here
+
+SOURCE = ("-f", "lavfi", "-i", "testsrc2=size=96x64:rate=24:duration=2")
+X264 = ("-c:v", "libx264", "-crf", "10")
+MADE = {
+    "size that is odd": ("odd.mp4", "-vf", "scale=33:17", "-pix_fmt", "yuv444p", *X264),
+    "pixels that are not square": ("wide.mp4", "-vf", "setsar=16/9", *X264),
+    "variable frame rate": (
+        "variable.mp4",
+        "-vf",
+        "setpts='(N+if(gt(N,20),3*(N-20)))/24/TB'",
+        "-fps_mode",
+        "vfr",
+        *X264,
+    ),
+    "10 bit": ("ten.mp4", "-pix_fmt", "yuv420p10le", *X264),
+    "full range": ("full.mp4", "-vf", "scale=out_range=full", "-color_range", "pc", "-pix_fmt", "yuv420p", *X264),
+    "no length in the header": ("live.webm", "-c:v", "libvpx", "-live", "1", "-f", "webm"),
+    "three frames": ("three.mp4", "-frames:v", "3", *X264),
+    "one frame": ("one.mp4", "-frames:v", "1", *X264),
+    "gif": ("some.gif",),
+    "MPEG-4 part 2 in avi": ("old.avi", "-c:v", "mpeg4"),
+}
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_file_of_an_odd_kind(tmp_path, kind):
+    name, *options = MADE[kind]
+    ffmpeg(*SOURCE, *options, tmp_path / name)
+    assert_as_a_player_shows(tmp_path / name)
+
+
+def test_the_comparison_tells_neighbouring_frames_apart(tmp_path):
+    ffmpeg(*SOURCE, *X264, tmp_path / "some.mp4")
+    decoder = videos.open_video(tmp_path / "some.mp4")
+    times = videos.clip_times(decoder, CLIP, 0.5)
+    theirs, _ = shown_by_ffmpeg(tmp_path / "some.mp4", 0, times + 1 / 24, None, 96, 64)
+    assert difference(decoder.get_frames_played_at(times.tolist()).data, theirs) > 10 * TOLERANCE
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+def test_a_turned_video_is_turned(tmp_path, degrees):
+    ffmpeg(*SOURCE, *X264, tmp_path / "plain.mp4")
+    path = tmp_path / "turned.mp4"
+    ffmpeg("-i", tmp_path / "plain.mp4", "-c", "copy", "-metadata:s:v", f"rotate={degrees}", path)
+    meta = assert_as_a_player_shows(path)
+    assert (meta.width, meta.height) == ((96, 64) if degrees == 180 else (64, 96))
+    assert abs(meta.rotation) in (degrees, 360 - degrees)
+
+
+@pytest.mark.parametrize("gop", [12, 100])
+def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path, gop):
+    """Cut without encoding again: the file begins with frames, a key frame among them, that are not to be shown."""
+    ffmpeg(*SOURCE, "-g", str(gop), "-bf", "0", *X264, tmp_path / "whole.mp4")
+    path = tmp_path / "cut.mp4"
+    ffmpeg("-ss", "0.7", "-i", tmp_path / "whole.mp4", "-c", "copy", path)
+    meta = assert_as_a_player_shows(path)
+    assert meta.num_frames < meta.num_frames_from_header
+    assert_as_a_player_shows(path, ClipConfig(size=24, frames_per_second=None))
+
+
+def test_a_stream_that_can_not_be_sought_in_is_refused_not_shown_wrongly(tmp_path):
+    """FFmpeg finds no key frame again in a short transport stream with B-frames."""
+    ffmpeg(*SOURCE, "-bf", "3", *X264, tmp_path / "b.ts")
+    try:
+        assert_as_a_player_shows(tmp_path / "b.ts")
+    except VideoError as error:
+        assert re.search(r"reading stopped .*; remove it from the list or encode it again", str(error))  # noqa: PT017
+
+
+def test_a_short_video_of_variable_rate_is_padded_by_its_last_frame(tmp_path):
+    """The last frame is shown for a tenth as long as the others."""
+    ffmpeg(
+        *SOURCE,
+        "-frames:v",
+        "4",
+        "-vf",
+        "setpts='if(eq(N,3),2.1,N)/24/TB'",
+        "-fps_mode",
+        "vfr",
+        *X264,
+        tmp_path / "s.mp4",
+    )
+    decoder = videos.open_video(tmp_path / "s.mp4")
+    frames = decoder.get_frames_played_at(videos.clip_times(decoder, CLIP, 0.5).tolist())
+    last = decoder.get_frame_at(len(decoder) - 1)
+    assert frames.pts_seconds[-1] == last.pts_seconds
+    assert torch.equal(frames.data[-1], last.data)
+
+
+def test_a_file_without_picture_or_of_absurd_size_is_refused(tmp_path, monkeypatch):
+    ffmpeg(*SOURCE, *X264, tmp_path / "some.mp4")
+    monkeypatch.setattr(videos, "PIXEL_LIMIT", 96 * 64 - 1)
+    with pytest.raises(VideoError, match="96 x 64 pixels are too many; encode it again, smaller"):
+        videos.open_video(tmp_path / "some.mp4")
+    monkeypatch.setattr(videos, "PIXEL_LIMIT", 96 * 64)
+    videos.open_video(tmp_path / "some.mp4")
+    monkeypatch.setattr(videos, "HOURS_LIMIT", 1 / 3600)
+    with pytest.raises(VideoError, match=r"hours are too long .*; cut it into parts"):
+        videos.open_video(tmp_path / "some.mp4")
+
+
+# ---------------------------------------------------------------- files of others
+
+UNREADABLE = {  # of the folder `odd`: empty, truncated, encrypted, sound only, without frames
+    "decord__tests__test_data__corrupted.mp4",
+    "moviepy__media__doc_medias__result.webm",
+    "mp4parse-rust__mp4parse__tests__amr_wb_1f.3gp",
+    "mp4parse-rust__mp4parse__tests__bipbop_480wp_1001kbps-cenc-video-key1-init.mp4",
+    "mp4parse-rust__mp4parse__tests__bipbop_cbcs_audio_init.mp4",
+    "mp4parse-rust__mp4parse__tests__test_case_1185230.mp4",
+    "mp4parse-rust__mp4parse_capi__tests__afconvert-aac-0.5s.mp4",
+    "mp4parse-rust__mp4parse_capi__tests__bipbop_nonfragment_header.mp4",
+    "mp4parse-rust__mp4parse_capi__tests__opus_audioinit.mp4",
+}
+FILES = sorted((REAL / "odd").glob("*")) + sorted((REAL / "skateboard").rglob("*.mov")) if REAL.is_dir() else []
+
+
+@pytest.mark.skipif(not FILES, reason=f"real videos: no folder {REAL} (PICOJEPA_REAL)")
+class TestRealVideos:
+    """Videos that nobody here made; the file names are those of the folder's README."""
+
+    def test_there_are_as_many_as_the_readme_says(self):
+        assert len(FILES) == 82
+
+    @pytest.mark.parametrize("path", [path for path in FILES if path.name in UNREADABLE], ids=lambda path: path.name)
+    def test_a_file_without_frames_is_refused(self, path):
+        with pytest.raises(VideoError, match=rf"^{re.escape(str(path))}: .*; .*again"):
+            videos.read_clips(path, CLIP, [0.5])
+
+    @pytest.mark.parametrize(
+        "path", [path for path in FILES if path.name not in UNREADABLE], ids=lambda path: path.name
+    )
+    def test_a_file_is_read_as_a_player_shows_it(self, path):
+        assert_as_a_player_shows(path, positions=(0.5,))

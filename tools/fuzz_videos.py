@@ -1,0 +1,107 @@
+"""Damage small videos at random and read them: each must be decoded or refused with a reason.
+
+python tools/fuzz_videos.py [N]    reads N damaged files (default 10000) and writes data/fuzz.json
+"""
+
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from picojepa import videos, workers
+from picojepa.config import DATA, ClipConfig
+
+CLIP = ClipConfig(size=16)
+TIMEOUT = 30.0
+SOURCE = "testsrc2=size=32x32:rate=24:duration=1"
+X264 = ("-c:v", "libx264", "-crf", "30", "-pix_fmt", "yuv420p")
+KINDS = {  # what the undamaged files are
+    "plain": X264,
+    "index first, key frames": (*X264, "-g", "6", "-movflags", "+faststart"),
+    "fragments": (*X264, "-g", "8", "-movflags", "+frag_keyframe+empty_moov"),
+    "variable rate": ("-vf", "setpts='(N+if(gt(N,9),2*(N-9)))/24/TB'", "-fps_mode", "vfr", *X264),
+    "turned, MPEG-4 part 2": ("-c:v", "mpeg4", "-metadata:s:v", "rotate=90"),
+}
+HANG, DEATH = "decoding took longer", "the decoder died"
+
+
+def originals(folder: Path) -> list[bytes]:
+    """The undamaged files, and one that is cut by an edit list."""
+    found = []
+    for number, options in enumerate(KINDS.values()):
+        path = folder / f"original{number}.mp4"
+        command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", SOURCE, *options, path]
+        subprocess.run(command, check=True)
+        found.append(path)
+    cut = folder / "cut.mp4"
+    subprocess.run(["ffmpeg", "-v", "error", "-y", "-ss", "0.4", "-i", found[0], "-c", "copy", cut], check=True)
+    return [path.read_bytes() for path in (*found, cut)]
+
+
+def damage(content: bytes, source: random.Random) -> bytes:
+    """Flip, drop, cut off or repeat bytes; flips fall on the index half of the time."""
+    data, start = bytearray(content), source.randrange(len(content))
+    length = source.choice((1, 4, 16, 100, 500))
+    kind = source.choice(("flip", "flip", "flip", "flip", "drop", "cut", "repeat"))
+    if kind == "flip":
+        index = content.find(b"moov")
+        for _ in range(source.choice((1, 1, 2, 4, 16, 64))):
+            place = source.randrange(index, len(data)) if source.random() < 0.5 else source.randrange(len(data))
+            data[place] = source.choice((0, 0xFF, data[place] ^ (1 << source.randrange(8)), source.randrange(256)))
+    elif kind == "drop":
+        del data[start : start + length]
+    elif kind == "cut":
+        del data[start:]
+    else:
+        data[start:start] = data[start : start + length]
+    return bytes(data)
+
+
+def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
+    """Write damaged files one after the other."""
+    whole, source = originals(folder), random.Random(seed)
+    for number in range(count):
+        path = folder / f"{number}.mp4"
+        path.write_bytes(damage(whole[number % len(whole)], source))
+        yield path
+
+
+def fuzz(count: int, seed: int) -> dict:
+    """Read damaged files in worker processes and count what becomes of them."""
+    start, reasons, decoded = time.perf_counter(), Counter(), 0
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        paths = list(mutants(Path(folder), count, seed))
+        jobs = [(number, str(path), [0.0, 0.5, 1.0]) for number, path in enumerate(paths)]
+        for (_, path, _), outcome in workers.run(videos.read_batch, jobs, CLIP, batch=16, timeout=TIMEOUT):
+            reason = outcome if isinstance(outcome, str) else outcome[1]["reason"]
+            decoded += not reason
+            if reason:
+                reasons[reason.split("(")[0].split(";")[0].strip()[:60]] += 1
+            if HANG in reason or DEATH in reason:
+                print(path, reason)
+                Path(tempfile.gettempdir(), f"fuzz-{seed}-{Path(path).name}").write_bytes(Path(path).read_bytes())
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "versions": {name: version(name) for name in ("torch", "torchcodec")},
+        "ffmpeg": subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True).stdout.split()[2],
+        "seed": seed,
+        "count": count,
+        "decoded": decoded,
+        "reported": dict(reasons.most_common()),
+        "hangs": sum(n for reason, n in reasons.items() if HANG in reason),
+        "crashes": sum(n for reason, n in reasons.items() if DEATH in reason),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+if __name__ == "__main__":
+    record = fuzz(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, seed=1)
+    (DATA / "fuzz.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(record, indent=1))
