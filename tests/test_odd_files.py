@@ -35,9 +35,11 @@ def shown_by_ffmpeg(path: Path, stream: int, times: np.ndarray, size: int | None
     """The frames that are on the screen at these times, uint8 (n, height, width, 3), and since when they are."""
     source = ("-copyts", "-i", path, "-map", f"0:{stream}", "-fps_mode", "passthrough")
     said = ffmpeg(*source, "-vf", "showinfo", "-f", "null", "-").stderr.decode(errors="replace")
-    since = np.array([float(text) for text in re.findall(r"showinfo.*? pts_time:\s*(-?[\d.e+]+)", said)])
+    ticks = np.array([int(text) for text in re.findall(r"showinfo.*? pts:\s*(-?\d+)", said)])
+    above, below = re.search(r"config in time_base: (\d+)/(\d+)", said).groups()
+    since = ticks * int(above) / int(below)
     assert (np.diff(since) > 0).all()
-    numbers = np.searchsorted(since, times + 1e-4, side="right") - 1
+    numbers = np.searchsorted(since, times + 1e-6, side="right") - 1
     assert (numbers >= 0).all()
     wanted = sorted(set(numbers.tolist()))
     chosen = f"select='{'+'.join(f'eq(n,{number})' for number in wanted)}'"
@@ -61,7 +63,7 @@ def assert_as_a_player_shows(path: Path, clip: ClipConfig = CLIP, positions: tup
     theirs, since = shown_by_ffmpeg(path, decoder.stream_index, times, None, meta.width, meta.height)
     resized = videos.read_clips(path, clip, positions).flatten(0, 1)
     ours = decoder.get_frames_played_at(times.tolist())
-    np.testing.assert_allclose(ours.pts_seconds.numpy(), since, atol=1e-3)
+    np.testing.assert_allclose(ours.pts_seconds.numpy(), since, atol=1e-5)
     assert difference(ours.data, theirs) <= TOLERANCE
     assert difference(resized, shown_by_ffmpeg(path, decoder.stream_index, times, clip.size, 0, 0)[0]) <= TOLERANCE
     return decoder.metadata
