@@ -18,7 +18,7 @@ from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import SO_LINGER, SOL_SOCKET
-from threading import Thread
+from threading import Event, Thread
 
 import pytest
 from conftest import ROOT
@@ -481,7 +481,7 @@ def test_another_content_than_the_first_time_is_told(server, folder, capsys):
 
 def start(server: Server, folder: Path, *more: str, **options) -> subprocess.Popen:
     command = [sys.executable, "-m", "tools.kinetics", *words(server, folder, *more)]
-    options = {"stderr": subprocess.DEVNULL} | options
+    options = {"stderr": subprocess.DEVNULL, "env": os.environ | {"PYTHONUNBUFFERED": "1"}} | options
     return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
 
 
@@ -525,39 +525,55 @@ def test_killed_while_taking_out(server, folder):
     complete(folder)
 
 
-def test_killed_at_any_moment(server, folder):
-    source, names = random.Random(0), [ONE, "train_002", "val_001"]
+def stage(folder: Path, name: str) -> int:
+    """How far a part has come: fetching, fetched, being taken out, taken out, noted."""
+    part, ledger = kinetics.PARTS[name], folder / "parts.json"
+    growing = kinetics_fetch.growing(part.archive(folder))
+    happened = (
+        growing.exists() and kinetics_fetch.size(growing) > 200_000,
+        part.archive(folder).exists(),
+        any(kinetics_fetch.unfinished(part.clips(folder)).glob("*")),
+        part.clips(folder).exists(),
+        ledger.exists() and name in json.loads(ledger.read_text()),
+    )
+    return max((number for number, yes in enumerate(happened, 1) if yes), default=0)
+
+
+def test_killed_at_every_stage(server, folder):
+    names, kills = [ONE, "val_001"], 0
     for name in names:
-        server.files[name] = pack(("n", NOISE), *of_class(kinetics.PARTS[name].label), ("z", bytes(20_000_000)))
+        server.files[name] = pack(("n", NOISE), *of_class("abseiling"), ("z", bytes(30_000_000)))
     server.pace = 0.002
-    ledger, done, kills = folder / "parts.json", set(), 0
-    while len(done) < 3 and kills < 8:
-        server.log.clear()
-        run = start(server, folder, "--parts", *names)
-        until(lambda: server.log, run)
-        time.sleep(source.uniform(0, 0.3))
-        run.kill()
-        run.communicate()
-        kills += 1
-        assert not done & {name for name, _ in server.got()}, "what is done is not fetched again"
-        done = {*json.loads(ledger.read_text())} if ledger.exists() else done
-    assert kills > 1
+    for name in names:
+        for wanted in (1, 2, 3, 4, 5):
+            done = [name for name in names if stage(folder, name) == 5]
+            server.log.clear()
+            run = start(server, folder, "--parts", *names)
+            while stage(folder, name) < wanted and run.poll() is None:
+                time.sleep(0.001)
+            run.kill()
+            run.communicate()
+            kills += run.returncode == -9
+            assert not {*done} & {name for name, _ in server.got()}, "what is done is not fetched again"
+    assert kills > 5
     assert kinetics.main(words(server, folder, "--parts", *names)) == 0
     for name in names:
         complete(folder, name)
 
 
 def test_two_runs_on_one_folder(server, folder):
-    server.files[ONE] = pack(*WHOLE, ("noise", NOISE))
-    server.pace = 0.05  # three seconds in all
+    both = Event()
+    server.faults[f"GET {ONE}"] = [lambda: both.wait(120)]
     first = Thread(target=kinetics.main, args=[words(server, folder)])
     first.start()
     second = start(server, folder)
     assert second.stdout.readline() == f"Another run is at work in {folder}; waiting for its end.\n"
     assert half(folder).exists()
+    both.set()
     first.join()
-    assert "All 1 archives are done" in second.communicate()[0]
-    assert second.returncode == 0
+    assert second.stdout.readline() == "All 1 archives are done; nothing to fetch.\n"
+    second.kill()
+    second.communicate()
     assert server.got() == [(ONE, None)]
     complete(folder)
 
