@@ -26,7 +26,7 @@ from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
 from picojepa import standin, store
-from picojepa.clips import Clips, crop, crop_boxes, label_numbers, normalise  # noqa: F401
+from picojepa.clips import Clips
 from picojepa.config import LABELLED_CLASSES, ClipConfig, Settings, cache_folder, cache_limit
 
 REQUIRED_COLUMNS = ("path", "label")
