@@ -266,8 +266,9 @@ def take_out(archive: Path, label: str, target: Path) -> int:
         with bar, archive.open("rb") as raw, gzip.GzipFile(fileobj=raw) as stream, TarFile(fileobj=stream) as tar:
             while member := tar.next():
                 tar.members = []  # type: ignore[attr-defined]  # or the headers of all members would be kept
-                if name := clip_name(member, label):
-                    tar.extract(member.replace(name=name, mode=0o644, deep=False), folder, filter="data")
+                if name := clip_name(member, label):  # its bytes only: no path, owner, mode or link of the archive
+                    with tar.extractfile(member) as clip, (folder / name).open("wb") as file:  # type: ignore[union-attr]
+                        shutil.copyfileobj(clip, file)
                 others += member.isfile() and not name
                 bar.update(raw.tell() - bar.n)
             check_end(stream)
