@@ -10,7 +10,7 @@ ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-.PHONY: help setup doctor test book lab lint mutants bench experiments clean
+.PHONY: help setup doctor test book lab lint mutants bench experiments kinetics clean
 .DEFAULT_GOAL := help
 
 help:  ## list these doors
@@ -49,6 +49,9 @@ bench: $(STAMP)  ## measure the published step and ours side by side and write b
 
 experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
 	$(BIN)/python tools/experiments.py
+
+kinetics: $(STAMP)  ## fetch the videos of Kinetics-700-2020 that the paper used (it says first how large they are)
+	@$(BIN)/python -m tools.kinetics $(ARGS)
 
 clean:  ## remove the built book and its cache of executed notebooks
 	rm -rf _build

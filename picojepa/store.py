@@ -27,7 +27,7 @@ from picojepa.config import cache_folder
 
 PACKAGE = Path(__file__).resolve().parent
 CARD = "card.json"
-DATA_MODULES = {"data", "standin", "videos", "workers"}
+DATA_MODULES = {"data", "standin"}
 log = logging.getLogger(__name__)
 
 

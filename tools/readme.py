@@ -42,15 +42,16 @@ def markdown(table: pd.DataFrame) -> str:
 
 def speed(record: dict[str, Any]) -> str:
     """What `make bench` found, in a paragraph."""
-    cold, warm = record["file_cold_seconds"], 1000 * record["file_seconds"]
+    published, ours = record["published_clips_per_second"], record["tube75_clips_per_second"]
+    hours, minutes = record["published_pretraining_hours"], 60 * record["pretraining_hours"]
+    five, cold, warm = record["published_file_seconds"], record["file_cold_seconds"], 1000 * record["file_seconds"]
     return f"""
-**How fast?** Clips a second in training, the paper's geometry, tube masks of 75 %, measured side by side by `make bench`
-({results.measured_on(record)}): the published step {record["published_clips_per_second"]:.2f}, this package's
-{record["tube75_clips_per_second"]:.1f}, which is **{record["train_step_speedup_tube75"]:.0f} times as many**.
-The paper's whole pre-training of 28 800 clips would take {record["published_pretraining_hours"]:.0f} hours with the one and
-{60 * record["pretraining_hours"]:.0f} minutes with the other. One video file through the encoder and five heads takes
-{record["published_file_seconds"]:.1f} s as published (a process for each head), {warm:.0f} ms in a running program and
-{cold:.1f} s with the program's start.
+**How fast?** Clips a second in training, the paper's geometry, tube masks of 75 %, measured side by side by
+`make bench` ({results.measured_on(record)}): the published step {published:.2f}, this package's
+{ours:.1f}, which is **{record["train_step_speedup_tube75"]:.0f} times as many**.
+The paper's whole pre-training of 28 800 clips would take {hours:.0f} hours with the one and {minutes:.0f} minutes
+with the other. One video file through the encoder and five heads takes {five:.1f} s as published (a process for
+each head), {warm:.0f} ms in a running program and {cold:.1f} s with the program's start.
 """.strip()
 
 
