@@ -46,6 +46,7 @@ mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and sho
 
 bench: $(STAMP)  ## measure the published step and ours side by side and write benchmarks/*.json
 	$(BIN)/python -m tools.bench
+	$(BIN)/python -m tools.bench_lists
 
 experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
 	$(BIN)/python tools/experiments.py
