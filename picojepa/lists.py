@@ -242,12 +242,12 @@ def fingerprints(clips: np.ndarray) -> np.ndarray:
 
     Source: difference hash (Krawetz 2013). Book: the page on one's own videos.
     """
-    found = []
-    for clip in clips:
+    found = np.empty((len(clips), 192), dtype=bool)
+    for number, clip in enumerate(clips):
         frames = torch.from_numpy(np.array(clip[[0, len(clip) // 2, -1]])).float().mean(1, keepdim=True)
         small = F.adaptive_avg_pool2d(frames, (8, 9))  # (3, 1, 8, 9)
-        found.append((small.diff(dim=-1) > RISE).flatten().numpy())
-    return np.stack(found)
+        found[number] = (small.diff(dim=-1) > RISE).flatten()
+    return found
 
 
 def near_duplicates(clips: Clips, limit: int = ALIKE) -> pd.DataFrame:
@@ -262,18 +262,14 @@ def near_duplicates(clips: Clips, limit: int = ALIKE) -> pd.DataFrame:
 
     Book: chapter 1, and the page on one's own videos.
     """
-    signs = 2.0 * fingerprints(clips.centre) - 1  # (n, 192)
+    bits = np.packbits(fingerprints(clips.centre), axis=1)  # (n, 24)
     training, validation = (clips.select(clips.videos.split == split) for split in SPLITS)
-    bits = ((signs.shape[1] - signs[training] @ signs[validation].T) / 2).astype(int)
-    pairs = np.argwhere(bits <= limit)
-    names = clips.videos.path.map(short_name)
-    table = pd.DataFrame(
-        {
-            "training": names.to_numpy()[training[pairs[:, 0]]],
-            "validation": names.to_numpy()[validation[pairs[:, 1]]],
-            "bits": bits[pairs[:, 0], pairs[:, 1]],
-        }
-    )
+    names, rows = clips.videos.path.map(short_name), []
+    for video in validation:
+        differ = np.bitwise_count(bits[training] ^ bits[video]).sum(1)
+        close = np.flatnonzero(differ <= limit)
+        rows += [(names[training[i]], names[video], int(differ[i])) for i in close]
+    table = pd.DataFrame(rows, columns=["training", "validation", "bits"])
     return table.sort_values(["bits", "training", "validation"], ignore_index=True)
 
 

@@ -17,6 +17,7 @@ from pebble import ProcessExpired, ProcessPool
 
 Job = TypeVar("Job")
 MOST_WORKERS = 16
+TASKS = 16  # batches after which a worker is replaced: decoders do not give all their memory back
 BASE = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
 
@@ -64,7 +65,9 @@ def run(
     workers = max(1, min(len(waiting), os.cpu_count() or 1, MOST_WORKERS))
     if os.name == "posix":
         BASE.set_forkserver_preload([function.__module__])
-    pool = ProcessPool(workers, initializer=torch.set_num_threads, initargs=(1,), context=WorkerContext())
+    pool = ProcessPool(
+        workers, max_tasks=TASKS, initializer=torch.set_num_threads, initargs=(1,), context=WorkerContext()
+    )
     try:
         while waiting or running:
             while waiting and len(running) < 2 * workers:
