@@ -11,11 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
 
-from picojepa import standin, store
+from picojepa import disk, standin, store
 from picojepa.clips import Clips
-from picojepa.config import Settings, cache_folder
+from picojepa.config import ROOT, Settings, cache_folder
 from picojepa.lists import (  # noqa: F401 - chapters say data.quarters
     classes,
     for_the_book,
@@ -24,6 +23,7 @@ from picojepa.lists import (  # noqa: F401 - chapters say data.quarters
     quarters,
     read_folder,
     read_manifest,
+    short_name,
     told,
 )
 from picojepa.videos import (  # noqa: F401 - and data.read_clips
@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 
 def source() -> Path | None:
-    """The folder or CSV of one's own videos (``PICOJEPA_DATA``); None: the stand-in.
+    """The folder or CSV of one's own videos (``PICOJEPA_DATA``, counted from the project's folder); None: the stand-in.
 
     Raises:
         FileNotFoundError: there is nothing at that path.
@@ -53,7 +53,7 @@ def source() -> Path | None:
     named = os.environ.get("PICOJEPA_DATA")
     if not named:
         return None
-    path = Path(named).expanduser().absolute()
+    path = (ROOT / Path(named).expanduser()).absolute()
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: nothing there (PICOJEPA_DATA); name a folder with one sub-folder per class, or a CSV"
@@ -73,9 +73,7 @@ def own_videos(path: Path) -> pd.DataFrame:
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
     folder = cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):  # of several processes one generates, the others wait
-        standin.generate(settings.data, folder)
+    standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
 
 
@@ -86,9 +84,10 @@ def described(clips: Clips) -> str:
         return "The videos of this build are the stand-in of chapter 1: generated stick figures, not Kinetics."
     names, numbers = classes(videos), videos.split.value_counts()
     rest = sorted(set(videos.label) - set(names))
-    only = f" {told(rest)}: too few videos to ask about, used for pre-training only." if rest else ""
+    only = f" {told(rest)}: no validation videos, so used for pre-training only." if rest else ""
+    name = short_name(str(own)) if own.is_file() else own.name
     return (
-        f"The videos of this build are not the stand-in but {own.name!r}: {numbers['pretrain']} for training and "
+        f"The videos of this build are not the stand-in but {name!r}: {numbers['pretrain']} for training and "
         f"{numbers['validation']} for validation, of {len(names)} classes ({told(names)}).{only} Read 'stand-in' as "
         "these videos where scores, tables and pictures are meant, and as the drawn figures where generator, scenes, "
         "tuning or loaded results are."
@@ -105,6 +104,7 @@ def data_digest(videos: pd.DataFrame) -> str:
     return store.digest([list(row) for row in zip(*columns, strict=True)])
 
 
+@disk.explained()
 def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     """Decode every video once and find the clips again next time.
 
@@ -115,6 +115,7 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     Raises:
         ValueError: more than ``UNREADABLE_LIMIT`` of the videos cannot be read (the first reasons are listed),
             or the clips would take more disk than allowed or free; one's own list is refused (`for_the_book`).
+        OSError: the disk is full or cannot be written.
     """
     own = source() if videos is None else None
     if videos is None:

@@ -3,8 +3,11 @@
 import ast
 import re
 
+import pandas as pd
 import pytest
 from conftest import APPENDICES, CHAPTERS
+
+from picojepa.config import LABELLED_CLASSES
 
 
 def outputs(notebook) -> list:
@@ -53,6 +56,34 @@ def test_a_late_chapter_runs_first_with_an_empty_cache(run_chapter, tmp_path):
     cache = tmp_path / "empty"
     cache.mkdir()
     assert_quiet(run_chapter("ensemble", cache))
+
+
+def test_pretraining_runs_with_the_published_recipe(run_chapter, shared_cache):
+    assert_quiet(run_chapter("pretraining", shared_cache, {"PICOJEPA_RECIPE": "published"}))
+
+
+@pytest.mark.parametrize("recipe", ["vjepa", "published"])
+def test_tables_stand_beside_the_papers_on_a_list_as_that_of_kinetics(recipe, run_chapter, shared_cache):
+    """Ten classes for training, four of them labelled and with validation videos, as `make kinetics` lists them."""
+    run_chapter("masking", shared_cache)  # it makes the videos
+    (made,) = (shared_cache / "videos").glob("*/manifest.csv")
+    table = pd.read_csv(made)
+    table = table[(table.split == "pretrain") | table.label.isin(LABELLED_CLASSES)]
+    listed = made.parent / "kinetics.csv"
+    table[["path", "label", "split", "labelled"]].to_csv(listed, index=False)
+    extra = {"PICOJEPA_DATA": str(listed), "PICOJEPA_RECIPE": recipe}
+    for name in ("ensemble", "results"):
+        notebook = run_chapter(name, shared_cache, extra)
+        assert_quiet(notebook)
+        told = str(outputs(notebook))
+        assert "of 4 classes (abseiling, adjusting_glasses, alligator_wrestling, archaeological_excavation)" in told
+        assert "archery: no validation videos, so used for pre-training only" in told
+    training = table[table.split == "pretrain"]
+    tables = [output.data.get("text/html", "") for output in outputs(notebook) if "data" in output]
+    shown = re.sub("<[^>]+>", " ", " ".join(tables)).split()
+    row = [str(n) for n in (len(training), training.labelled.sum(), len(table) - len(training))]
+    assert any(shown[i : i + 3] == row for i in range(len(shown))), "Table 1 of this list stands beside the paper's"
+    assert any(shown[i : i + 3] == ["7203", "2817", "194"] for i in range(len(shown)))
 
 
 def test_quotable_tells_literals_from_objects():

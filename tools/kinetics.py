@@ -214,6 +214,7 @@ def list_videos(folder: Path) -> None:
     sizes = data.quarters(videos).value_counts()
     print(f"Quarters of the labelled videos: {' / '.join(str(sizes.get(number, 0)) for number in (1, 2, 3, 4))}")
     print(f"{len(bad)} of {len(rows)} videos do not open (unreadable.json says why). The list: {manifest}")
+    print(f"The whole book on it: PICOJEPA_DATA={manifest} PICOJEPA_PROFILE=paper make book")
 
 
 def print_counts(videos: Any) -> None:
