@@ -36,6 +36,21 @@ def test_every_chapter_is_run_again_when_the_profile_changes(tree, monkeypatch):
     assert len(digests) == 2
 
 
+@pytest.mark.parametrize("named", ["", "list.csv"])
+def test_every_chapter_is_run_again_with_ones_own_videos_and_when_they_change(tree, tmp_path, monkeypatch, named):
+    own = tmp_path / "own"
+    (own / "a").mkdir(parents=True)
+    (own / "a" / "x.mp4").write_text("a video")
+    (own / "list.csv").write_text("path,label\na/x.mp4,a\nb/nowhere.mp4,b\n")
+    digests = [chapter_digests(tree)["01_data"]]
+    monkeypatch.setenv("PICOJEPA_DATA", str(own / named))
+    digests.append(chapter_digests(tree)["01_data"])
+    assert chapter_digests(tree)["01_data"] == digests[-1]
+    (own / "a" / "x.mp4").write_text("another video")
+    digests.append(chapter_digests(tree)["01_data"])
+    assert len(set(digests)) == 3
+
+
 @pytest.mark.parametrize(("old", "new", "changes"), [("1 + 1", "1 + 2", True), ("prose", "other prose", False)])
 def test_only_code_of_earlier_chapters_counts(tree, old, new, changes):
     before = chapter_digests(tree)

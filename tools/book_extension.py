@@ -5,6 +5,7 @@ package, the data, the environment and the chapters before, so a digest of all t
 the first code cell, which is part of the cache's key.
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -25,7 +26,7 @@ INPUTS = (
     "data/paper/*",
     "requirements.lock",
 )
-VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE")
+VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE", "PICOJEPA_DATA")
 
 # Font Awesome must not replace the icons of ipywidgets' Play button: the slider beside it would stop working.
 FONT_AWESOME = "window.FontAwesomeConfig = {observeMutations: false};"
@@ -42,9 +43,20 @@ def code_of(notebook: dict) -> list[str]:
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
 
 
+def own_videos() -> list[list[str | int]]:
+    """Name, size and time of every file of one's own videos (``PICOJEPA_DATA``): of the folder, or named by the CSV."""
+    path = Path(os.environ.get("PICOJEPA_DATA") or os.devnull).expanduser()
+    files = [path, *sorted(path.rglob("*"))]
+    if path.suffix == ".csv" and path.is_file():
+        with path.open(encoding="utf-8", newline="") as file:
+            files += [path.parent / row["path"] for row in csv.DictReader(file) if row.get("path")]
+    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+
+
 def digest_of_inputs(root: Path = ROOT) -> str:
     """Digest of what every chapter depends on: package, data, pinned packages and environment variables."""
-    digest = hashlib.sha256(json.dumps([os.environ.get(name, "") for name in VARIABLES]).encode())
+    given = [[os.environ.get(name, "") for name in VARIABLES], own_videos()]
+    digest = hashlib.sha256(json.dumps(given).encode())
     for path in sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()}):
         digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
