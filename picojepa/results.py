@@ -21,6 +21,7 @@ from picojepa.probing import accuracy
 CARDS = DATA / "cards"
 BENCHMARKS = ROOT / "benchmarks"
 FEWEST = 5  # videos for an interval: of four, tosses of a coin have one sign in one case of eight
+FEWEST_UNLIKE = 6  # videos that two classifiers answer unlike: of five, tosses have one sign in one case of sixteen
 
 
 # ---------------------------------------------------------------- the paper's numbers
@@ -118,7 +119,8 @@ def bootstrap_interval(
 ) -> tuple[float, float, float]:
     """Mean over videos with a percentile bootstrap interval: (mean, low, high), in the unit of the input.
 
-    Fewer than `FEWEST` videos say nothing of others: the interval has no ends then (-inf to inf).
+    Fewer than `FEWEST` videos say nothing of others: the interval has no ends then (-inf to inf). Nor do
+    differences of which some are 0, as of two classifiers on the same videos, and fewer than `FEWEST_UNLIKE` are not.
 
     Args:
         values: one number per video, (n,); for two classifiers on the same videos the differences.
@@ -135,11 +137,13 @@ def bootstrap_interval(
         return sample[rng.integers(len(sample), size=(draws, len(sample)))].mean(1)  # (draws,)
 
     values = np.asarray(values, dtype=float)
-    mean, drawn, fewest = values.mean(), means(values), len(values)
+    mean, drawn, few = values.mean(), means(values), len(values) < FEWEST
     if minus is not None:
         minus = np.asarray(minus, dtype=float)
-        mean, drawn, fewest = mean - minus.mean(), drawn - means(minus), min(fewest, len(minus))
-    if fewest < FEWEST:
+        mean, drawn, few = mean - minus.mean(), drawn - means(minus), few or len(minus) < FEWEST
+    elif not values.all():
+        few = int(np.count_nonzero(values)) < FEWEST_UNLIKE
+    if few:
         return float(mean), -np.inf, np.inf
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return float(mean), float(low), float(high)
@@ -167,7 +171,7 @@ def verdict(low: float, high: float) -> str:
 def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
     """Mean and interval of a difference as text, such as ``+1.0 points (-2.0 to +4.0)``."""
     mean, low, high = interval
-    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else f"no interval below {FEWEST} videos"
+    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else "too few videos for an interval"
     return f"{mean:+.1f}{unit} ({ends})"
 
 

@@ -17,7 +17,7 @@ def slow_shares(xs, labels, neighbours, apart):
     allowed = [
         [j for j in range(len(xs)) if j != i and (apart is None or apart[j] != apart[i])] for i in range(len(xs))
     ]
-    asked = min(neighbours, *(len(a) for a in allowed))
+    asked = min(neighbours, *(len(a) // 2 for a in allowed))
     for i, others in enumerate(allowed):
         nearest = sorted(others, key=lambda j, i=i: np.sum((xs[i] - xs[j]) ** 2))[:asked]
         found.append(sum(labels[j] == labels[i] for j in nearest) / asked)
@@ -50,6 +50,36 @@ def test_patches_of_one_video_are_pure_only_until_they_are_kept_apart():
     assert tsne.purity(xs, labels, 9) == 1
     assert tsne.purity(xs, labels, 9, apart=videos) < 0.7
     assert tsne.purity_by_chance(labels, apart=videos) == pytest.approx(30 / 110)
+
+
+def test_few_points_do_not_ask_everybody():
+    """With all others for neighbours every space would have the purity of chance."""
+    labels = np.repeat([0, 1], 4)
+    assert tsne.nearest(points(8)).shape == (8, 3)
+    assert tsne.purity(points(8) + 100 * labels[:, None], labels) == 1
+
+
+def of_videos(videos: int, each: int, apart: float, seed: int):
+    """Points of so many videos of two classes, whose middles lie apart."""
+    labels = np.arange(videos) % 2
+    middle = 5 * points(videos, 3, seed) + apart * labels[:, None]
+    owner = np.repeat(np.arange(videos), each)
+    return middle[owner] + points(videos * each, 3, seed + 1), labels[owner], owner
+
+
+def test_purity_gain_excludes_zero_seldom_where_nothing_is_to_be_found():
+    ends = [tsne.purity_gain(*of_videos(10, 8, 0, seed), draws=200)[1:] for seed in range(0, 400, 2)]
+    assert np.mean([low > 0 or high < 0 for low, high in ends]) < 0.09
+
+
+def test_purity_gain_finds_what_is_there_and_says_nothing_of_four_videos():
+    found, low, high = tsne.purity_gain(*of_videos(10, 8, 100, 0))
+    assert found == pytest.approx(100 * (1 - 4 / 9))
+    assert 0 < low < found < high
+    assert tsne.purity_gain(*of_videos(4, 8, 100, 0))[1] <= 0
+    xs, labels, videos = of_videos(10, 8, 100, 0)
+    assert tsne.purity_gain(xs, labels, videos, minus=xs) == (0, 0, 0)
+    assert tsne.purity_gain(xs, labels, videos, minus=points(80))[1] > 0
 
 
 @pytest.mark.parametrize("n", [8, 60])
