@@ -45,7 +45,7 @@ def code_of(notebook: dict) -> list[str]:
 
 def own_videos() -> list[list[str | int]]:
     """Name, size and time of every file of one's own videos (``PICOJEPA_DATA``): of the folder, or named by the CSV."""
-    path = Path(os.environ.get("PICOJEPA_DATA") or os.devnull).expanduser()
+    path = ROOT / Path(os.environ.get("PICOJEPA_DATA") or os.devnull).expanduser()
     files = [path, *sorted(path.rglob("*"))]
     if path.suffix == ".csv" and path.is_file():
         with path.open(encoding="utf-8", newline="") as file:
