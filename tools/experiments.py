@@ -1,29 +1,143 @@
 """Run the experiments behind the book and write one small JSON card for each run to data/cards.
 
-The five-seed figure of chapter 5 comes from here: pre-train and probe with seeds 0 to 4. Interrupt at
-will; the next call goes on from the last checkpoint. About half an hour on two cores in `laptop`.
+Each experiment changes one thing of the training that the book does; `primary` changes nothing. Interrupt at will: the
+next call goes on from the last checkpoint. Runs are done in the order of the list, seed by seed. One run of the
+profile `laptop` takes about four minutes on two cores.
+
+python tools/experiments.py [NAME ...] [--seeds N ...]    default: everything that has no card yet
 """
 
 import argparse
 import json
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from unittest.mock import patch
 
+import numpy as np
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from picojepa import data, pretraining, probing, store
+from picojepa.architecture import initialise, patchify, seeded
 from picojepa.clips import Clips
-from picojepa.config import CLASSES, LABELLED_CLASSES, Settings, settings
+from picojepa.config import CLASSES, LABELLED_CLASSES, Settings, as_published, settings
+from picojepa.jepa import JEPA
 from picojepa.results import CARDS
 
-SEEDS = range(5)
+NOISE = 0.01  # share of the training videos that are unreadable in F10
 
 
-def primary(base: Settings, clips: Clips, seed: int) -> dict:
-    """Pre-trained against random weights of the same seed: both tasks, every probe, per-video answers."""
-    chosen = replace(base, training=replace(base.training, seed=seed))
-    run = pretraining.run(chosen, clips)
+class PixelJEPA(JEPA):
+    """The same encoder and predictor, but what is predicted are pixels, as in a masked autoencoder.
+
+    Source: He et al. 2022: each patch's pixels are normalised by their own mean and standard deviation.
+    """
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        super().__init__(settings, seed)
+        model = settings.model
+        with seeded(seed + 1):
+            self.predictor.leave = nn.Linear(model.predictor_width, 3 * model.tubelet * model.patch**2)
+            initialise(self.predictor.leave)
+
+    def targets(self, clips: Tensor) -> Tensor:
+        """Normalised pixels of every token, (B, N, pixels)."""
+        pixels = patchify(clips, self.settings.model.tubelet, self.settings.model.patch)
+        return F.layer_norm(pixels, pixels.shape[-1:])
+
+    def distance(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        """Mean squared error, as in the masked autoencoder."""
+        return F.mse_loss(predicted, wanted)
+
+
+def with_noise(clips: Clips, share: float = NOISE) -> Clips:
+    """F10: some training videos are uniform noise."""
+    random = np.random.default_rng(0)
+    training = np.array(clips.training)
+    for video in random.choice(len(training), max(1, round(share * len(training))), replace=False):
+        training[video] = random.integers(0, 256, training[video].shape, dtype=np.uint8)
+    return replace(clips, training=training, digest=store.digest([clips.digest, "noise", share]))
+
+
+def trained(settings: Settings, **changes: object) -> Settings:
+    """Settings with some of the training's numbers changed."""
+    return replace(settings, training=replace(settings.training, **changes))
+
+
+def published(settings: Settings, *switches: str) -> Settings:
+    """Settings with habits of the published code, in the precision of the others."""
+    return trained(as_published(settings, *switches), precision=settings.training.precision)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One thing that is changed."""
+
+    what: str
+    change: Callable[[Settings], Settings] = lambda settings: settings
+    seeds: tuple[int, ...] = (0, 1, 2)
+    objective: type[JEPA] | None = None  # in place of that of the recipe
+    data: Callable[[Clips], Clips] = lambda clips: clips
+
+
+EXPERIMENTS = {
+    "primary": Experiment("nothing is changed", seeds=(0, 1, 2, 3, 4)),
+    "V2-no-ema": Experiment(
+        "the target encoder is a copy of the context encoder at every step (no slow average); gradients are stopped",
+        partial(trained, ema=(0.0, 0.0)),
+    ),
+    "V2-no-stop": Experiment(
+        "no stop-gradient: one encoder for context and targets", partial(trained, stop_gradient=False)
+    ),
+    "F1": Experiment("runs of neighbouring tokens are hidden, not tubes", lambda s: published(s, "mask_runs")),
+    "F2": Experiment("the context encoder sees the hidden tokens", lambda s: published(s, "encode_hidden")),
+    "V6": Experiment("pixels are predicted, not features", objective=PixelJEPA),
+    "V1": Experiment("squared error in place of absolute error", lambda s: published(s, "squared_error")),
+    "F3": Experiment(
+        "the mask token is never trained, its gradient adds up and enters the clipped norm",
+        lambda s: published(s, "idle_mask_token"),
+    ),
+    "F4": Experiment(
+        "dropout 0.1, also in the target encoder, which follows early",
+        lambda s: published(s, "dropout", "noisy_target", "early_ema"),
+    ),
+    "F5": Experiment(
+        "squared error on targets that are not normalised", lambda s: published(s, "squared_error", "raw_targets")
+    ),
+    "F10": Experiment("1 % of the training videos are noise", data=with_noise),
+    "V11-slow": Experiment("the predictor learns at a third of the rate", partial(trained, predictor_rate=0.3)),
+    "V11-fast": Experiment("the predictor learns at three times the rate", partial(trained, predictor_rate=3.0)),
+    "published": Experiment("all habits of the published code at once", as_published),
+}
+
+
+def pretrained(chosen: Settings, clips: Clips, objective: type[JEPA] | None) -> Path:
+    """The finished run of these settings, as `pretraining.run` keeps it, with another objective if there is one."""
+    if objective is None:
+        return pretraining.run(chosen, clips)
+
+    def make(folder: Path) -> dict[str, int]:
+        with patch.dict(pretraining.RECIPES, {chosen.recipe: objective}):
+            model = pretraining.pretrain(chosen, clips, folder)
+        save_file(model.encoder.state_dict(), folder / "encoder.safetensors")
+        steps = chosen.training.steps
+        return {"steps": steps, "clips": steps * chosen.training.batch, "seed": chosen.training.seed}
+
+    inputs = pretraining.training_inputs(chosen, clips) | {"objective": objective.__name__}
+    return store.result("pretraining.run", inputs, make)
+
+
+def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
+    """One run: its course, and pre-trained against random weights of the same seed with every probe, video by video."""
+    experiment = EXPERIMENTS[name]
+    chosen = trained(experiment.change(base), seed=seed)
+    run = pretrained(chosen, experiment.data(clips), experiment.objective)
     scores = []
     for classes, labelled in ((CLASSES, False), (LABELLED_CLASSES, True)):
         task = probing.make_task(clips, classes, labelled_only=labelled)
@@ -32,23 +146,42 @@ def primary(base: Settings, clips: Clips, seed: int) -> dict:
             right = (group.predicted == group.label).astype(int)
             names = {"classes": len(classes), "features": features, "probe": probe}
             scores.append({**names, "right": int(right.sum()), "n": len(right), "by_video": "".join(map(str, right))})
-    return {"experiment": "primary", "seed": seed, **store.card(run), "settings": chosen.as_dict(), "scores": scores}
+    metrics = pretraining.read_metrics(run)
+    watched = metrics.dropna(subset=["spread"])
+    course = {
+        "watched_steps": watched.step.tolist(),
+        **{key: watched[key].round(4).tolist() for key in ("loss", "spread", "effective_rank", "quick_probe")},
+        "largest_gradient_norm": float(metrics.gradient_norm.max()),
+        "clips_per_second": float(metrics.clips_per_second.median()),
+    }
+    facts = {"experiment": name, "what": experiment.what, "seed": seed, "settings": chosen.as_dict()}
+    return {**store.card(run), **facts, "course": course, "scores": scores}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="*", default=list(SEEDS))
-    arguments = parser.parse_args()
+    parser.add_argument("names", nargs="*", help=f"known: {', '.join(EXPERIMENTS)}")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of each experiment")
+    parser.add_argument("--again", action="store_true", help="also what has a card")
+    chosen = parser.parse_args()
+    if unknown := [name for name in chosen.names if name not in EXPERIMENTS]:
+        parser.error(f"unknown experiment {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     base = settings()
+    wanted = [
+        (name, seed, CARDS / f"{name}-{base.profile}-{seed}.json")
+        for name in chosen.names or EXPERIMENTS
+        for seed in (EXPERIMENTS[name].seeds if chosen.seeds is None else chosen.seeds)
+    ]
+    waiting = [run for run in wanted if chosen.again or not run[2].exists()]
     clips, start = data.load_clips(base), time.perf_counter()
-    for seed in tqdm(arguments.seeds, desc="seeds", unit="run"):
-        card = primary(base, clips, seed)
-        CARDS.mkdir(exist_ok=True)
-        store.write_atomically(
-            CARDS / f"primary-{base.profile}-{seed}.json", json.dumps(card, indent=1, sort_keys=True)
-        )
-    logging.info("%d cards in %.0f s", len(arguments.seeds), time.perf_counter() - start)
+    CARDS.mkdir(exist_ok=True)
+    for name, seed, path in tqdm(waiting, desc="experiments", unit="run"):
+        store.write_atomically(path, json.dumps(card(name, base, clips, seed), indent=1, sort_keys=True))
+        logging.info("written: %s", path.name)
+    logging.info(
+        "%d runs in %.0f s, %d had a card", len(waiting), time.perf_counter() - start, len(wanted) - len(waiting)
+    )
 
 
 if __name__ == "__main__":
