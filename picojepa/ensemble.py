@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
-from picojepa import store
+from picojepa import disk, store
 from picojepa.architecture import Encoder, seeded
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import ProbeConfig, Settings
@@ -168,15 +168,20 @@ def member_inputs(settings: Settings, clips: Clips, run: Path) -> dict[str, Any]
     return {"run": run.name, "data": clips.digest, "rows": rows, "probe": asdict(settings.probe)}
 
 
+@disk.explained()
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
-    """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`."""
+    """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
     width, classes = settings.model.width, len(labelled_classes(clips.videos))
 
     def make(folder: Path) -> None:
         encoder = load_encoder(run / "encoder.safetensors", settings)
         fitted = fit_members(clips, lambda rows: encodings(encoder, clips.centre[rows], settings.probe), settings.probe)
         weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
-        save_file(weights, folder / HEADS)
+        (folder / HEADS).write_bytes(save(weights))
 
     weights = load_file(store.result("ensemble.heads", member_inputs(settings, clips, run), make) / HEADS)
     heads = {}

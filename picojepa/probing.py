@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from picojepa import pretraining, store
+from picojepa import disk, pretraining, store
 from picojepa.architecture import Encoder, new_encoder, seeded
 from picojepa.clips import Clips, label_numbers, normalise
 from picojepa.config import ProbeConfig, Settings, TrainingConfig
@@ -267,8 +267,13 @@ def baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+@disk.explained()
 def stored_table(stage: str, inputs: dict[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A table of predictions, found again or made and stored as CSV."""
+    """A table of predictions, found again or made and stored as CSV.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
+    """
 
     def write(folder: Path) -> None:
         make().to_csv(folder / PREDICTIONS, index=False)

@@ -12,7 +12,6 @@ Book: chapter 1.
 import colorsys
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 from cmath import exp, rect
@@ -28,11 +27,13 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from torchcodec.encoders import VideoEncoder
 from tqdm.auto import tqdm
 
+from picojepa import disk, workers
 from picojepa.config import (
     CLASSES,
     LABELLED_CLASSES,
@@ -455,10 +456,13 @@ def look_through(backdrop: Image.Image, camera: complex, size: tuple[int, int]) 
 # The files.
 
 
+@disk.explained()
 def generate(
     config: StandInConfig, folder: Path, workers: int | None = None, stream: TextIO | None = None
 ) -> pd.DataFrame:
     """Write every video that is not there yet, then ``manifest.csv``; an interrupted call is continued by the next.
+
+    Of several calls at once one works and the others wait.
 
     Args:
         config: what to make.
@@ -471,41 +475,50 @@ def generate(
 
     Raises:
         ValueError: ``folder`` holds videos of another generator version or configuration.
+        OSError: the disk is full or cannot be written.
 
     Book: chapter 1
     """
     folder = Path(folder)
-    _claim(config, folder)
-    manifest = folder / "manifest.csv"
-    if manifest.exists():
-        table = pd.read_csv(manifest)
-        if all((folder / path).exists() for path in table["path"]):
-            return table
+    if (table := _finished(config, folder)) is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if (table := _finished(config, folder)) is None:
+                table = _generate(config, folder, workers or os.cpu_count() or 1, stream or sys.stdout)
+    return table
+
+
+def _finished(config: StandInConfig, folder: Path) -> pd.DataFrame | None:
+    """The manifest if all of its videos are there; ValueError if the folder belongs to another configuration."""
+    claim, manifest = folder / "generator.json", folder / "manifest.csv"
+    if claim.exists() and json.loads(claim.read_text()) != _maker(config):
+        raise ValueError(f"{claim} names another version or configuration; delete {folder} or choose another folder")
+    table = pd.read_csv(manifest) if manifest.exists() else None
+    return None if table is None or not all((folder / path).exists() for path in table["path"]) else table
+
+
+def _maker(config: StandInConfig) -> dict[str, Any]:
+    """What makes the videos of a folder, as JSON has it."""
+    return json.loads(json.dumps({"version": VERSION, "config": asdict(config)}))
+
+
+def _generate(config: StandInConfig, folder: Path, count: int, stream: TextIO) -> pd.DataFrame:
+    """Make what is missing; the first file says for which configuration, so that two never share a folder."""
+    _write(folder / "generator.json", json.dumps(_maker(config), indent=1).encode())
+    for left in folder.rglob(".*.partial"):  # by a call that was killed
+        left.unlink()
     table = plan(config)
     for parent in {(folder / path).parent for path in table["path"]}:
         parent.mkdir(parents=True, exist_ok=True)
     rows, make = table.to_dict("records"), partial(write_video, config=config, folder=folder)
-    bar = partial(tqdm, total=len(rows), desc="stand-in videos", unit="video", file=stream or sys.stdout)
-    workers = workers or os.cpu_count() or 1
-    if workers == 1:
+    bar = partial(tqdm, total=len(rows), desc="stand-in videos", unit="video", file=stream)
+    if count == 1:
         table["sha256"] = list(bar(map(make, rows)))
     else:
-        spawn = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        with ProcessPoolExecutor(count, workers.context(__name__), workers.end_with_parent) as pool:
             table["sha256"] = list(bar(pool.map(make, rows, chunksize=4)))
-    _write(manifest, table.to_csv(index=False).encode())
+    _write(folder / "manifest.csv", table.to_csv(index=False).encode())
     return table
-
-
-def _claim(config: StandInConfig, folder: Path) -> None:
-    """Write ``generator.json`` before the first video, so that two configurations never share a folder."""
-    path = folder / "generator.json"
-    wanted = json.loads(json.dumps({"version": VERSION, "config": asdict(config)}))
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        _write(path, json.dumps(wanted, indent=1).encode())
-    elif json.loads(path.read_text()) != wanted:
-        raise ValueError(f"{path} names another version or configuration; delete {folder} or choose another folder")
 
 
 def write_video(row: Mapping[str, Any], config: StandInConfig, folder: Path) -> str:
@@ -526,5 +539,8 @@ def write_video(row: Mapping[str, Any], config: StandInConfig, folder: Path) -> 
 def _write(path: Path, content: bytes) -> None:
     """Write a file so that no reader ever sees a part of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    temporary.write_bytes(content)
-    os.replace(temporary, path)
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    except OSError as error:  # a full disk is told without a name
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -308,7 +308,7 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
                 try:
                     os.posix_fallocate(file.fileno(), 0, new.stat().st_size)
                 except OSError as error:
-                    raise OSError(error.errno, f"{error.strerror}; make room or change PICOJEPA_CACHE", path) from error
+                    raise OSError(error.errno, error.strerror, str(path)) from error
         os.replace(new, path)
     return np.lib.format.open_memmap(path, mode="r+")
 

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from threading import Thread
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -40,6 +41,25 @@ class WorkerContext(type(BASE)):  # type: ignore[misc]
     Process = Worker
 
 
+def context(module: str) -> WorkerContext:
+    """How worker processes are started; where they are copies of a first one, that has loaded a module beforehand."""
+    if os.name == "posix":
+        BASE.set_forkserver_preload([module])
+    return WorkerContext()
+
+
+def end_with_parent() -> None:
+    """In a worker: compute in one thread, and end as soon as the process that gives the work does, even if killed."""
+    torch.set_num_threads(1)
+    Thread(target=_wait_for_parent, daemon=True).start()
+
+
+def _wait_for_parent() -> None:
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
+
+
 def run(
     function: Callable[..., Sequence[Any]], jobs: Sequence[Job], *arguments: Any, batch: int, timeout: float
 ) -> Generator[tuple[Job, Any], None, None]:
@@ -63,11 +83,7 @@ def run(
     waiting = [jobs[start : start + batch] for start in range(0, len(jobs), batch)][::-1]
     running: dict[Future, Sequence[Job]] = {}
     workers = max(1, min(len(waiting), os.cpu_count() or 1, MOST_WORKERS))
-    if os.name == "posix":
-        BASE.set_forkserver_preload([function.__module__])
-    pool = ProcessPool(
-        workers, max_tasks=TASKS, initializer=torch.set_num_threads, initargs=(1,), context=WorkerContext()
-    )
+    pool = ProcessPool(workers, max_tasks=TASKS, initializer=end_with_parent, context=context(function.__module__))
     try:
         while waiting or running:
             while waiting and len(running) < 2 * workers:

@@ -2,35 +2,59 @@
 
 import multiprocessing
 import os
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
 import torch
 from torch import distributed
 
-from picojepa import pretraining
+from picojepa import ensemble, pretraining, probing, standin
 from picojepa.clips import Clips
-from picojepa.config import Settings
+from picojepa.config import Settings, StandInConfig
+from picojepa.data import classes
 
 FORKSERVER = multiprocessing.get_context("forkserver")
-FORKSERVER.set_forkserver_preload(["picojepa.pretraining"])
+FORKSERVER.set_forkserver_preload(["picojepa.ensemble"])
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Progress bars of a process of its own are not shown."""
+    torch.set_num_threads(1)
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        yield
+
+
+def generate(config: StandInConfig, folder: Path, workers: int) -> None:
+    """Generate the stand-in."""
+    with quiet():
+        standin.generate(config, folder, workers)
+
+
+def answer(settings: Settings, clips: Clips, run: Path, cache: Path) -> None:
+    """Ask the probes, the baselines and the ensemble, results kept in a cache."""
+    os.environ["PICOJEPA_CACHE"] = str(cache)
+    with quiet():
+        task = probing.make_task(clips, classes(clips.videos))
+        probing.probe_run(settings, clips, run, task)
+        probing.probe_baselines(settings, clips, task)
+        ensemble.predictions(settings, clips, run)
 
 
 def train(settings: Settings, clips: Clips, folder: Path) -> None:
     """Pre-train in a folder and leave the last state there."""
-    torch.set_num_threads(1)
-    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+    with quiet():
         model = pretraining.pretrain(settings, clips, folder)
     torch.save(model.state_dict(), folder / "final.pt")
 
 
 def train_as(rank: int, meeting: Path, settings: Settings, clips: Clips, cache: Path) -> None:
     """Pre-train as one of two processes, results kept in a cache; what went wrong is left beside the meeting."""
-    torch.set_num_threads(1)
     os.environ["PICOJEPA_CACHE"] = str(cache)
     distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
     try:
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+        with quiet():
             folder = pretraining.run(settings, clips)
         meeting.with_name(f"{meeting.name}.{rank}").write_text(str(folder))
     except ValueError as error:

@@ -1,8 +1,11 @@
 """Fixtures for running chapters and a tiny pipeline; the chapters' seconds are printed at the end of the session."""
 
+import json
 import os
 import shutil
+import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -42,6 +45,7 @@ APPENDICES = ("scaling",)  # notebooks without a module of their own
 HELPERS = (
     "config",
     "store",
+    "disk",
     "standin",
     "workers",
     "videos",
@@ -88,6 +92,54 @@ def run_chapter() -> Callable[..., nbformat.NotebookNode]:
 def shared_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder of results for all chapters of the session, so that what is costly is computed once."""
     return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def provoked(record_property: Callable[[str, object], None]) -> Iterator[Callable[..., None]]:
+    """Function that notes a fault which a test provokes: what happens, in which stage, how many times.
+
+    `make reliability` runs the tests that use it, and makes a table for the book of what they note.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+
+    def note(fault: str, stage: str, times: int = 1) -> None:
+        counts[fault, stage] += times
+
+    yield note
+    for (fault, stage), times in counts.items():
+        record_property("fault", json.dumps({"fault": fault, "stage": stage, "times": times}))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "provoked" in getattr(item, "fixturenames", ()):
+            item.add_marker("fault")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 3 megabytes."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "none", folder], capture_output=True).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write a file until the disk is full, as another program may do."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while file.write(bytes(4096)):
+                pass
+        except OSError:
+            pass
+
+
+def remount(folder: Path, options: str) -> None:
+    """Change a mounted disk, to ``ro`` for instance."""
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:
