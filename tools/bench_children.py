@@ -54,7 +54,8 @@ def cold(encoder: str, heads: str, path: str) -> str:
         members[member] = LinearHead(settings.model.width, len(config.LABELLED_CLASSES)).eval()
         state = {name: weights[f"{member}.{name}"] for name in members[member].state_dict()}
         members[member].load_state_dict(state)
-    return str(ensemble.classify_file(path, settings, load_encoder(Path(encoder), settings), members).answer.to_dict())
+    model = load_encoder(Path(encoder), settings)
+    return str(ensemble.classify_file(path, settings, model, members, config.LABELLED_CLASSES).answer.to_dict())
 
 
 def memory(steps: str, batch: str) -> str:

@@ -102,6 +102,8 @@ Chance is 25 %.
 
 
 def main() -> None:
+    if data.source():
+        raise SystemExit("README.md is about the stand-in: unset PICOJEPA_DATA, run `make book`, and call this again")
     folder = ROOT / "book" / "images"
     folder.mkdir(exist_ok=True)
     for name, chapter in PICTURES.items():
