@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tools.book_extension import chapter_digests
+from tools.book_extension import chapter_digests, refuse
 
 
 @pytest.fixture
@@ -49,6 +49,17 @@ def test_every_chapter_is_run_again_with_ones_own_videos_and_when_they_change(tr
     (own / "a" / "x.mp4").write_text("another video")
     digests.append(chapter_digests(tree)["01_data"])
     assert len(set(digests)) == 3
+
+
+@pytest.mark.parametrize(
+    ("named", "message"), [("nowhere", "nowhere: nothing there"), ("", "no sub-folders; make one")]
+)
+def test_a_build_is_refused_in_one_line(tmp_path, monkeypatch, named, message):
+    monkeypatch.setenv("PICOJEPA_DATA", str(tmp_path / named))
+    with pytest.raises(SystemExit, match=f"^PICOJEPA_DATA: .*{message}"):
+        refuse()
+    monkeypatch.delenv("PICOJEPA_DATA")
+    refuse()
 
 
 @pytest.mark.parametrize(("old", "new", "changes"), [("1 + 1", "1 + 2", True), ("prose", "other prose", False)])

@@ -78,8 +78,20 @@ def unclean(app) -> Path:
     return Path(app.doctreedir) / "unclean"
 
 
+def refuse() -> None:
+    """Say at once, in the last line that is printed, what is wrong with a list on which no chapter can run."""
+    if os.environ.get("PICOJEPA_DATA"):
+        from picojepa import data  # takes seconds, and most builds do not need it
+
+        try:
+            data.own_videos(data.source())
+        except (OSError, ValueError) as error:
+            raise SystemExit(f"PICOJEPA_DATA: {error}") from None
+
+
 def begin(app) -> None:
     """Compute the digests, and remember that this build has not ended well yet."""
+    refuse()
     app.chapter_digests = chapter_digests()
     app.was_unclean = unclean(app).exists()
     unclean(app).parent.mkdir(parents=True, exist_ok=True)
