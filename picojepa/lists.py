@@ -5,9 +5,11 @@ A list is a table with one row per video: path, label, split (``pretrain`` or ``
 Book: chapter 1, and the page on one's own videos.
 """
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Sequence
+from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,7 @@ REQUIRED_COLUMNS = ("path", "label")
 OPTIONAL_COLUMNS = (
     *("split", "group", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256"),
 )
+NUMBERS = {"seed", "frames", "fps", "width", "height", "gop", "crf"}  # columns of the generator; all others are text
 SPLITS = ("pretrain", "validation")
 VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
 SUFFIXES = frozenset(
@@ -51,27 +54,63 @@ def read_manifest(path: Path) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: missing or unknown column, unknown split, double path, a path that leaves the folder of the
-            CSV, no rows, a class without training videos, a group on both sides.
+        ValueError: not a table in UTF-8, missing or unknown column, unknown split, double path, a path that leaves
+            the folder of the CSV, no rows, a class without training videos, a group on both sides.
     """
     if not path.exists():
         raise FileNotFoundError(
             f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
         )
-    if not path.read_text(encoding="utf-8").strip():
-        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    text = dict.fromkeys(("path", "label", "split", "group"), str)
-    table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=[""])
+    header, lines, rows = _cells(path)
     known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    if unknown := [c for c in table.columns if c not in known]:
+    if unknown := [c for c in header if c not in known]:
         raise ValueError(f"{path}: unknown column {', '.join(unknown)}; known columns: {', '.join(known)}")
-    if missing := [c for c in REQUIRED_COLUMNS if c not in table.columns]:
+    if missing := [c for c in REQUIRED_COLUMNS if c not in header]:
         raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
-    if table.empty:
+    if len(set(header)) < len(header):
+        raise ValueError(f"{path}: a column is named twice in the first line; remove one of them")
+    if not rows:
         raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    if (bad := table[list(REQUIRED_COLUMNS)].isna().any(axis=1)).any():
-        raise ValueError(f"{path}: line {int(bad.argmax()) + 2}: empty path or label; fill it or remove the row")
+    table = pd.DataFrame(rows, columns=header, dtype="str")
+    empty = table.apply(lambda column: column.str.strip() == "")
+    if (bad := empty[list(REQUIRED_COLUMNS)].any(axis=1)).any():
+        raise ValueError(f"{path}: line {lines[int(bad.argmax())]}: empty path or label; fill it or remove the row")
+    table = table.mask(empty)
+    for name in sorted(NUMBERS & set(header)):
+        try:
+            table[name] = pd.to_numeric(table[name])
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{path}: column {name}: {error}; write numbers, or remove the column") from error
+    if "labelled" in header:
+        said = table.labelled.str.lower().map({"true": True, "1": True, "false": False, "0": False})
+        if (bad := said.isna()).any():
+            raise ValueError(f"{path}: line {lines[int(bad.argmax())]}: labelled must be True or False")
+        table["labelled"] = said.astype(bool)
     return _checked(table, path, path.parent)
+
+
+def _cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
+    """The first line of a CSV, and the lines' numbers and cells of all others that are not empty."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        if "\0" in text:
+            raise ValueError("there is a zero byte")
+        reader = csv.reader(StringIO(text), strict=True)
+        found = [(reader.line_num, row) for row in reader if row]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path}: this is no table in UTF-8 ({error}); save it as CSV with commas, in UTF-8"
+        ) from error
+    if not found:
+        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
+    header = found[0][1]
+    for line, row in found:
+        if len(row) != len(header):
+            raise ValueError(
+                f"{path}: line {line} has {len(row)} cells, the first line {len(header)}; "
+                "put a cell that holds a comma into quotes, and keep the comma of an empty one"
+            )
+    return header, [line for line, _ in found[1:]], [row for _, row in found[1:]]
 
 
 def read_folder(folder: Path) -> pd.DataFrame:
@@ -103,7 +142,7 @@ def read_folder(folder: Path) -> pd.DataFrame:
 def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     """The table with absolute paths, split and labelled; raises as `read_manifest` says."""
     inside = folder.resolve()
-    paths = [(folder / p).resolve() for p in table.path]
+    paths = [_resolved(folder, name, where) for name in table.path]
     if away := [name for name, p in zip(table.path, paths, strict=True) if not p.is_relative_to(inside)]:
         raise ValueError(
             f"{where}: {away[0]} leads out of {inside}; put the video (no link to it) into that folder, "
@@ -130,12 +169,20 @@ def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     return table.assign(path=resolved)
 
 
+def _resolved(folder: Path, name: str, where: Path) -> Path:
+    try:
+        name.encode()
+        return (folder / name).resolve()
+    except (ValueError, OSError, RuntimeError) as error:  # not in UTF-8, too long, a link to itself
+        raise ValueError(f"{where}: {name!r} is no usable path ({error}); rename the file or remove it") from error
+
+
 def for_the_book(videos: pd.DataFrame, where: Path) -> pd.DataFrame:
     """A list of one's own on which every chapter can run: classes without validation videos are not labelled.
 
     Raises:
-        ValueError: fewer than two classes with training and validation videos, or fewer than four labelled
-            training videos.
+        ValueError: fewer than two classes with training and validation videos, fewer than four labelled
+            training videos, or a quarter without any.
     """
     asked = classes(videos)
     if len(asked) < 2:
@@ -151,6 +198,11 @@ def for_the_book(videos: pd.DataFrame, where: Path) -> pd.DataFrame:
         raise ValueError(
             f"{where}: {learned} labelled training videos of {len(labelled_classes(videos))} classes; the four "
             "quarters of chapter 6 need at least four of two classes; add videos"
+        )
+    if bare := sorted({1, 2, 3, 4} - set(quarters(videos))):
+        raise ValueError(
+            f"{where}: no labelled video in quarter {', '.join(map(str, bare))} of chapter 6, which cuts the training "
+            "videos of a class in the order of their names; label more of them, or remove the column labelled"
         )
     return videos
 

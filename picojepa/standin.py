@@ -497,14 +497,19 @@ def _finished(config: StandInConfig, folder: Path) -> pd.DataFrame | None:
     return None if table is None or not all((folder / path).exists() for path in table["path"]) else table
 
 
+def _claim(config: StandInConfig, folder: Path) -> None:
+    """Say for which configuration a folder is, before its first video, so that two never share one."""
+    _write(folder / "generator.json", json.dumps(_maker(config), indent=1).encode())
+
+
 def _maker(config: StandInConfig) -> dict[str, Any]:
     """What makes the videos of a folder, as JSON has it."""
     return json.loads(json.dumps({"version": VERSION, "config": asdict(config)}))
 
 
 def _generate(config: StandInConfig, folder: Path, count: int, stream: TextIO) -> pd.DataFrame:
-    """Make what is missing; the first file says for which configuration, so that two never share a folder."""
-    _write(folder / "generator.json", json.dumps(_maker(config), indent=1).encode())
+    """Make what is missing."""
+    _claim(config, folder)
     for left in folder.rglob(".*.partial"):  # by a call that was killed
         left.unlink()
     table = plan(config)

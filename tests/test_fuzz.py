@@ -1,21 +1,26 @@
 """Damaged files and random configurations: whatever comes, what is promised holds."""
 
+import csv
 import random
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import torch
 from conftest import TINY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from picojepa import masking, pretraining, videos
+from picojepa import lists, masking, pretraining, videos
 from picojepa.config import ClipConfig, MaskConfig
 from tools import fuzz_videos
 
 MUTANTS = 2000
 FEW = settings(max_examples=60, deadline=None)
+MANY = settings(max_examples=300, deadline=None)
 
 
 # ---------------------------------------------------------------- damaged files
@@ -34,6 +39,113 @@ def test_damage_is_seeded_and_does_something():
     one, two = ([fuzz_videos.damage(content, random.Random(seed)) for seed in range(50)] for _ in range(2))
     assert one == two
     assert len(set(one)) > 45
+
+
+# ---------------------------------------------------------------- manifests
+
+ODD = st.sampled_from(
+    [*("", " ", "NA", "None", "nan", "1", "1.0", "-1", "1e400", "9" * 30, "True", "yes", "pretrain", "validation", "a")]
+    + [*("x.mp4", "./v1.mp4", "a/../v1.mp4", "../x.mp4", "/etc/x.mp4", "a" * 300, "x\0y", "loop", "\ufeff", "e\u0301")]
+)
+CELL = ODD | st.text(max_size=8)
+SIDES = st.sampled_from([("anna", "pretrain"), ("ben", "validation"), ("", "pretrain"), ("", "validation")])
+
+
+@st.composite
+def tables(draw) -> tuple[list[str], list[list[str]]]:
+    """A header and rows; about half of the tables are damaged."""
+    optional = st.lists(st.sampled_from(["split", "group", "labelled", "scene", "frames"]), unique=True)
+    header, rows = draw(st.permutations(["path", "label", *draw(optional)])), []
+    for number in draw(st.lists(st.integers(0, 60), max_size=40, unique=True)):
+        group, split = draw(SIDES)
+        video = {"path": f"v{number}.mp4", "label": draw(st.sampled_from("ab")), "split": split, "group": group}
+        video |= {"labelled": draw(st.sampled_from(["True", "0"])), "scene": draw(CELL), "frames": str(number)}
+        rows.append([video[name] for name in header])
+    for _ in range(draw(st.sampled_from([0, 0, 1, 2]))):
+        row, cell = draw(st.sampled_from([header, *rows, *rows])), draw(CELL)
+        kind, place = draw(st.sampled_from(["change", "change", "more", "less"])), draw(st.integers(0, len(header)))
+        row[place : place + (kind != "more")] = [] if kind == "less" else [cell]
+    return header, rows
+
+
+def written(path: Path, header: list[str], rows: list[list[str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return path
+
+
+def named(error: ValueError, path: Path) -> None:
+    """An error is ours, not a parser's, and begins with the path."""
+    assert type(error) is ValueError
+    assert str(error).startswith(f"{path}: ")
+
+
+def checked(path: Path) -> pd.DataFrame | None:
+    """The list if it is accepted, and then it is as promised; None if it is refused with a reason that names it."""
+    try:
+        table = lists.read_manifest(path)
+    except ValueError as error:
+        named(error, path)
+        return None
+    assert table.index.tolist() == list(range(len(table)))
+    assert set(table) <= {*lists.REQUIRED_COLUMNS, *lists.OPTIONAL_COLUMNS}
+    assert table.path.is_unique
+    assert all(Path(name).is_absolute() and Path(name).is_relative_to(path.parent) for name in table.path)
+    assert table.label.map(lambda label: isinstance(label, str) and bool(label)).all()
+    assert set(table.split) <= set(lists.SPLITS)
+    assert set(table.label[table.split == "pretrain"]) == set(table.label)
+    assert table.labelled.dtype == bool
+    if "group" in table:
+        assert (table.groupby("group").split.nunique() <= 1).all()
+    book_of(table, path)
+    return table
+
+
+def book_of(table: pd.DataFrame, path: Path) -> None:
+    """The book takes a list, and then every member of the ensemble has videos, or says why not."""
+    try:
+        videos = lists.for_the_book(table, path)
+    except ValueError as error:
+        named(error, path)
+        return
+    assert len(lists.classes(videos)) > 1
+    assert len(lists.labelled_classes(videos)) > 1
+    assert set(lists.quarters(videos)) >= {1, 2, 3, 4}
+
+
+def test_a_manifest_is_accepted_and_then_as_promised_or_refused_by_name(tmp_path, provoked):
+    seen = Counter()
+    (tmp_path / "loop").symlink_to("loop")
+
+    @MANY
+    @given(tables(), st.randoms(use_true_random=False))
+    def holds(table, random):
+        header, rows = table
+        found = checked(written(tmp_path / "list.csv", header, rows))
+        seen[found is not None] += 1
+        if found is not None:
+            again = checked(written(tmp_path / "list.csv", header, random.sample(rows, len(rows))))
+            again = again.set_index("path").loc[found.path].reset_index()[list(found)]
+            pd.testing.assert_frame_equal(again, found)  # the order of the rows plays no part
+
+    holds()
+    assert min(seen.values()) > MANY.max_examples / 10, "some of both kinds"
+    provoked("a table with any cells", "reading lists", seen.total())
+
+
+def test_any_bytes_in_place_of_a_manifest_are_refused_by_name(tmp_path, provoked):
+    seen = []
+    texts = st.text().map(lambda text: text.encode("utf-8", "surrogatepass"))
+    headed = st.builds(bytes.__add__, st.just(b"path,label\n"), st.binary() | texts)
+
+    @MANY
+    @given(st.binary() | texts | headed)
+    def holds(content):
+        (tmp_path / "list.csv").write_bytes(content)
+        seen.append(checked(tmp_path / "list.csv"))
+
+    holds()
+    provoked("any bytes in place of a table", "reading lists", len(seen))
 
 
 # ---------------------------------------------------------------- times

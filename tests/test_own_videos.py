@@ -1,5 +1,6 @@
 """One's own videos: folders and manifests, the split, few and many classes, and the whole book on a small folder."""
 
+import os
 import re
 import shutil
 from dataclasses import replace
@@ -120,11 +121,38 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
             "path,label,split,group\nx.mp4,a,pretrain,anna\ny.mp4,a,validation,anna\n",
             "group anna is in both splits; give its rows one split",
         ),
+        ("path,label\nx.mp4,a,b\n", r"line 2 has 3 cells, the first line 2; put a cell that holds a comma into quotes"),
+        ("path;label\nx.mp4;a\n", "unknown column path;label; known columns: path, label"),
+        ("path,label,label\nx.mp4,a,b\n", "a column is named twice in the first line; remove one"),
+        ("path,label\nx.mp4,a\n\ny.mp4,\n", "line 4: empty path or label; fill it"),
+        ("path,label,labelled\nx.mp4,a,maybe\n", "line 2: labelled must be True or False"),
+        ("path,label,fps\nx.mp4,a,fast\n", "column fps: .*; write numbers, or remove the column"),
+        ("path,label\nx\0y.mp4,a\n", r"no table in UTF-8 \(there is a zero byte\); save it as CSV"),
+        ('path,label\n"x.mp4,a\n', r"no table in UTF-8 \(unexpected end of data\); save it as CSV"),
     ],
 )
 def test_a_bad_list_is_one_clear_error(tmp_path, text, message):
     with pytest.raises(ValueError, match=message):
         data.read_manifest(manifest(tmp_path, text))
+
+
+def test_a_list_that_is_saved_in_another_way(tmp_path):
+    path = tmp_path / "list.csv"
+    path.write_bytes("path,label\r\nx.mp4,é\r\n".encode("utf-8-sig"))  # as spreadsheets do
+    assert data.read_manifest(path).label.tolist() == ["é"]
+    path.write_bytes("path,label\nx.mp4,é\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"list.csv: this is no table in UTF-8 \('utf-8' codec.*; save it as CSV"):
+        data.read_manifest(path)
+
+
+def test_names_that_no_path_can_have_are_refused(tmp_path):
+    (tmp_path / "loop.mp4").symlink_to("loop.mp4")
+    with pytest.raises(ValueError, match=r"'loop.mp4' is no usable path \(.*oop.*\); rename the file or remove it"):
+        data.read_manifest(manifest(tmp_path, "path,label\nloop.mp4,a\n"))
+    folder = a_folder(tmp_path / "folder", {"a": 2})
+    (folder / "a" / os.fsdecode(b"\xff.mp4")).touch()
+    with pytest.raises(ValueError, match=r"'a/\\udcff.mp4' is no usable path"):
+        data.read_folder(folder)
 
 
 def test_names_that_look_like_numbers_or_nothing_are_names(tmp_path):
@@ -189,6 +217,13 @@ def test_a_wrong_name_in_the_environment_is_refused(monkeypatch, tmp_path):
 def test_too_few_videos_are_refused_with_the_remedy(sizes, message):
     with pytest.raises(ValueError, match=rf"own: .*{message}"):
         lists.for_the_book(split(listing(sizes)), Path("own"))
+
+
+def test_labels_of_one_quarter_only_are_refused():
+    videos = split(listing({"a": 20, "b": 20}))
+    first = videos.assign(labelled=lists.quarters(videos).isin([1, 2]))
+    with pytest.raises(ValueError, match="own: no labelled video in quarter 3, 4 of chapter 6.*; label more of them"):
+        lists.for_the_book(first, Path("own"))
 
 
 @pytest.mark.parametrize(
