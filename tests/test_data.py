@@ -91,15 +91,17 @@ def test_of_the_papers_classes_its_four_are_labelled(tmp_path):
         ("path,label\n,archery\n", "(empty|no) path"),
     ],
 )
-def test_a_bad_manifest_is_refused_with_path_and_remedy(tmp_path, text, message):
+def test_a_bad_manifest_is_refused_with_path_and_remedy(tmp_path, text, message, provoked):
     path = write_manifest(tmp_path, text)
     with pytest.raises(ValueError, match=rf"{path}.*{message}"):
         data.read_manifest(path)
+    provoked("a list with a mistake", "reading lists")
 
 
-def test_a_missing_manifest_is_refused(tmp_path):
+def test_a_missing_manifest_is_refused(tmp_path, provoked):
     with pytest.raises(FileNotFoundError, match=rf"no manifest at {tmp_path}/none.csv; generate the stand-in"):
         data.read_manifest(tmp_path / "none.csv")
+    provoked("a list that is missing", "reading lists")
 
 
 # ---------------------------------------------------------------- as numbers

@@ -200,7 +200,7 @@ def test_kill_9_while_probing_and_voting(question, cache, tmp_path, monkeypatch,
         until(lambda stage=stage: list((killed / "results").glob(f"{stage}-*")), child)
         time.sleep(source.uniform(0, 0.05))
         if kill(child):
-            provoked("kill -9", "extracting features, probing and voting")
+            provoked("kill -9", "features, probes and votes")
         found = finished(killed)
         assert {name: found[name] for name in kept} == kept, "what is done is not done again"
         kept = found
@@ -221,7 +221,7 @@ def test_two_runs_of_probes_and_votes_at_once(question, cache, tmp_path, monkeyp
     monkeypatch.setenv("PICOJEPA_CACHE", str(shared))
     assert_same(answers(*question), wanted)
     assert finished(shared) == before
-    provoked("two runs at once", "extracting features, probing and voting")
+    provoked("two runs at once", "features, probes and votes")
 
 
 def one_by_one(settings, clips, run) -> list:
@@ -245,7 +245,7 @@ def test_the_disk_fills_up_while_probing_and_voting(question, cache, small_disk,
         assert len({name.split("/")[0] for name in finished(small_disk)}) == number
         (small_disk / "other").unlink()
         call()
-        provoked("the disk is full", "extracting features, probing and voting")
+        provoked("the disk is full", "features, probes and votes")
     assert_same(answers(*question), wanted)
 
 
@@ -256,7 +256,7 @@ def test_probes_and_votes_on_a_read_only_disk(question, cache, small_disk, monke
     for call in one_by_one(*question):
         with pytest.raises(OSError, match=READ_ONLY.format(small_disk)):
             call()
-        provoked("the disk is read-only", "extracting features, probing and voting")
+        provoked("the disk is read-only", "features, probes and votes")
     remount(small_disk, "rw")
     answers(*question)
     remount(small_disk, "ro")

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 from conftest import TINY
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from picojepa import config, lists, masking, pretraining, videos
@@ -23,19 +23,20 @@ from picojepa.config import ClipConfig, MaskConfig
 from tools import fuzz_videos
 
 MUTANTS = 2000
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(max_examples=300, deadline=None)
 
 
 # ---------------------------------------------------------------- damaged files
 
 
-def test_2000_damaged_files_are_decoded_or_refused_with_a_reason():
+def test_2000_damaged_files_are_decoded_or_refused_with_a_reason(provoked):
     record = fuzz_videos.fuzz(MUTANTS, seed=0)
     assert record["decoded"] + sum(record["reported"].values()) == MUTANTS
     assert all(record["reported"])
     assert (record["hangs"], record["crashes"]) == (0, 0), record["reported"]
     assert 0.1 < record["decoded"] / MUTANTS < 0.9, "the damage is of both kinds"
+    provoked("files with damaged bytes", "decoding", record["count"])
 
 
 def test_damage_is_seeded_and_does_something():
@@ -232,7 +233,7 @@ CLIPS = st.builds(
 
 @FEW
 @given(clip=CLIPS, rate=RATES, frames=st.integers(1, 2000), start=st.floats(-2, 20), position=st.floats(0, 1))
-def test_clip_times_lie_in_the_video_in_order_and_apart_as_configured(clip, rate, frames, start, position):
+def test_clip_times_lie_in_the_video_in_order_and_apart_as_configured(clip, rate, frames, start, position, provoked):
     end = start + frames / rate
     meta = SimpleNamespace(begin_stream_seconds=start, end_stream_seconds=end, average_fps=rate, num_frames=frames)
     times = videos.clip_times(SimpleNamespace(metadata=meta), clip, position)
@@ -245,6 +246,7 @@ def test_clip_times_lie_in_the_video_in_order_and_apart_as_configured(clip, rate
     assert (np.diff(times[padded]) < 1e-6).all(), "padding repeats one frame"
     if (clip.frames - 1) * step + 1 / rate <= end - start:
         assert not padded[:-1].any(), "a video that is long enough is not padded"
+    provoked("videos and clips of any length and rate", "times of frames")
 
 
 # ---------------------------------------------------------------- samplers and masks
@@ -252,7 +254,7 @@ def test_clip_times_lie_in_the_video_in_order_and_apart_as_configured(clip, rate
 
 @FEW
 @given(videos_=st.integers(2, 200), batch=st.integers(1, 64), seed=st.integers(0, 5), epochs=st.integers(1, 3))
-def test_every_video_comes_once_an_epoch(videos_, batch, seed, epochs):
+def test_every_video_comes_once_an_epoch(videos_, batch, seed, epochs, provoked):
     batch = min(batch, videos_)
     config = replace(TINY.training, batch=batch, seed=seed, clips=videos_ * epochs)
     steps = -(-videos_ * epochs // batch)
@@ -263,6 +265,7 @@ def test_every_video_comes_once_an_epoch(videos_, batch, seed, epochs):
         assert len(set(ours.tolist())) == len(ours), "none twice"
         if epoch < of_epoch.max():
             assert len(ours) == videos_, "and none left out"
+    provoked("lists and batches of any length", "batches")
 
 
 GRIDS = st.tuples(st.integers(1, 8), st.integers(2, 14), st.integers(2, 14))
@@ -283,7 +286,7 @@ def parts(mask, grid):
 
 @FEW
 @given(grid=GRIDS, ratio=st.floats(0.05, 0.95), batch=st.integers(1, 5), seed=st.integers(0, 99))
-def test_tubes_are_constant_in_time_and_hide_the_share(grid, ratio, batch, seed):
+def test_tubes_are_constant_in_time_and_hide_the_share(grid, ratio, batch, seed, provoked):
     cells = grid[1] * grid[2]
     ratio = min(max(ratio, 1 / cells), 1 - 1 / cells)
     mask = masking.tube(grid, ratio, batch, torch.Generator().manual_seed(seed))
@@ -291,11 +294,12 @@ def test_tubes_are_constant_in_time_and_hide_the_share(grid, ratio, batch, seed)
     assert (context ^ target).all(), "nothing is left out"
     assert (target == target[:, :1]).all()
     assert (target[:, 0].sum(1) == round(ratio * cells)).all()
+    provoked("grids and masks of any size", "masks")
 
 
 @FEW
 @given(grid=GRIDS, strategy=st.sampled_from(["multiblock", "causal"]), batch=st.integers(1, 5), seed=st.integers(0, 99))
-def test_blocks_leave_a_context_and_a_target(grid, strategy, batch, seed):
+def test_blocks_leave_a_context_and_a_target(grid, strategy, batch, seed, provoked):
     grid = (max(2, grid[0]), *grid[1:])
     config = MaskConfig(strategy=strategy, visible_slices=1)
     masks = masking.draw(config, grid, batch, torch.Generator().manual_seed(seed))
@@ -304,3 +308,4 @@ def test_blocks_leave_a_context_and_a_target(grid, strategy, batch, seed):
         context, _ = parts(mask, grid)
         if strategy == "causal":
             assert not context[:, 1:].any()
+    provoked("grids and masks of any size", "masks")

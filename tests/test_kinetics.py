@@ -252,7 +252,7 @@ def test_archives_are_kept_on_request(server, folder):
     complete(folder)
 
 
-def test_clips_that_are_lost_are_fetched_again(server, folder, capsys):
+def test_clips_that_are_lost_are_fetched_again(server, folder, capsys, provoked):
     server.files["train_002"] = pack(*of_class("acting_in_play"))
     call = words(server, folder, "--parts", ONE, "train_002")
     assert kinetics.main(call) == 0
@@ -262,6 +262,7 @@ def test_clips_that_are_lost_are_fetched_again(server, folder, capsys):
     assert [name for name, _ in server.got()] == [ONE, "train_002", ONE]
     complete(folder)
     complete(folder, "train_002")
+    provoked("a clip is deleted", "extracting archives")
 
 
 # ---------------------------------------------------------------- a server that misbehaves
@@ -285,7 +286,7 @@ def test_clips_that_are_lost_are_fetched_again(server, folder, capsys):
     ],
     ids=str,
 )
-def test_one_call_overcomes_what_passes(server, folder, faults, parts_of_it):
+def test_one_call_overcomes_what_passes(server, folder, faults, parts_of_it, provoked):
     server.faults[f"GET {ONE}"] = list(faults)
     server.faults[f"HEAD {ONE}"] = ["500"]
     assert kinetics.main(words(server, folder)) == 0
@@ -296,11 +297,12 @@ def test_one_call_overcomes_what_passes(server, folder, faults, parts_of_it):
         assert asked[1:] == sorted(asked[1:])
     else:
         assert asked == [pytest.approx(share, abs=0.001) if share else None for share in parts_of_it]
+    provoked("a server that breaks off, refuses or lies", "fetching", 1 + len(faults))
 
 
 @pytest.mark.parametrize("code", ["403", "404", "401"])
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-def test_a_refusal_is_told_at_once(server, folder, capsys, method, code):
+def test_a_refusal_is_told_at_once(server, folder, capsys, method, code, provoked):
     server.faults[f"{method} {ONE}"] = [code]
     call = words(server, folder)
     assert kinetics.main(call) == 1
@@ -310,10 +312,11 @@ def test_a_refusal_is_told_at_once(server, folder, capsys, method, code):
     assert len(server.got(method)) == 1
     assert kinetics.main(call) == 0
     complete(folder)
+    provoked("a server that says 401, 403 or 404", "fetching")
 
 
 @pytest.mark.parametrize("faults", [["500"], ["drop"], ["whole, drop"], ["too long"], ["other total", "drop"]], ids=str)
-def test_tries_are_bounded_and_the_next_call_goes_on(server, folder, capsys, faults):
+def test_tries_are_bounded_and_the_next_call_goes_on(server, folder, capsys, faults, provoked):
     server.faults[f"GET {ONE}"] = ["drop", *faults * 50]
     assert kinetics.main(words(server, folder)) == 1
     said = capsys.readouterr().err
@@ -326,21 +329,25 @@ def test_tries_are_bounded_and_the_next_call_goes_on(server, folder, capsys, fau
     assert kinetics.main(words(server, folder)) == 0
     assert server.got()[-1] == (ONE, f"bytes={there}-" if there else None)
     complete(folder)
+    provoked("a server that fails again and again", "fetching", kinetics_fetch.TRIES)
 
 
-def test_tries_count_anew_while_bytes_arrive(server, folder, monkeypatch):
+def test_tries_count_anew_while_bytes_arrive(server, folder, monkeypatch, provoked):
     monkeypatch.setattr(kinetics_fetch, "PROGRESS", 100_000)
     server.files[ONE] = pack(*of_class("abseiling"), ("noise", NOISE))
-    server.faults[f"GET {ONE}"] = ["drop", "500", "500", "500", "drop", "500", "500", "500", "drop", "500", "500"]
+    faults = ["drop", "500", "500", "500", "drop", "500", "500", "500", "drop", "500", "500"]
+    server.faults[f"GET {ONE}"] = [*faults]
     assert kinetics.main(words(server, folder)) == 0
     complete(folder)
+    provoked("a server that breaks off, refuses or lies", "fetching", len(faults))
 
 
-def test_to_start_anew_is_no_progress(server, folder, monkeypatch):
+def test_to_start_anew_is_no_progress(server, folder, monkeypatch, provoked):
     monkeypatch.setattr(kinetics_fetch, "PROGRESS", 100)
     server.faults[f"GET {ONE}"] = ["drop", "other total"] * 50
     assert kinetics.main(words(server, folder)) == 1
     assert len(server.got()) == kinetics_fetch.TRIES
+    provoked("a server that fails again and again", "fetching", kinetics_fetch.TRIES)
 
 
 def test_waits_get_longer(monkeypatch):
@@ -356,7 +363,7 @@ def test_waits_get_longer(monkeypatch):
 
 
 @pytest.mark.parametrize(("lie", "message"), [("too long", "does not fit"), ("too short", "was removed; call again")])
-def test_a_server_that_lies_about_the_length_throughout(server, folder, capsys, lie, message):
+def test_a_server_that_lies_about_the_length_throughout(server, folder, capsys, lie, message, provoked):
     server.faults |= {f"{method} {ONE}": [lie] * 99 for method in ("HEAD", "GET")}
     assert kinetics.main(words(server, folder)) == 1
     assert message in capsys.readouterr().err
@@ -364,11 +371,12 @@ def test_a_server_that_lies_about_the_length_throughout(server, folder, capsys, 
     server.faults.clear()
     assert kinetics.main(words(server, folder)) == 0
     complete(folder)
+    provoked("a server that lies about the length throughout", "fetching")
 
 
 @pytest.mark.parametrize("between_calls", [True, False])
 @pytest.mark.parametrize("faults", [["drop"], ["drop", "whole"], ["drop", "no tag"], ["drop", "stubborn"]], ids=str)
-def test_a_file_that_changes_on_the_server_is_fetched_anew(server, folder, between_calls, faults):
+def test_a_file_that_changes_on_the_server_is_fetched_anew(server, folder, between_calls, faults, provoked):
     """Same size, other content: only the ETag tells, and a stubborn server sends parts of any version."""
     old = bytearray(ABSEILING)
     old[:20] = bytes(20)
@@ -386,6 +394,7 @@ def test_a_file_that_changes_on_the_server_is_fetched_anew(server, folder, betwe
         server.faults[f"HEAD {ONE}"] = ["", "", change]
     assert kinetics.main(words(server, folder)) == 0
     complete(folder)
+    provoked("the file changes on the server", "fetching")
 
 
 # ---------------------------------------------------------------- bad archives
@@ -440,8 +449,9 @@ SECOND = UNPACKED.index(clip(1).encode()) - len("./abseiling/")  # where the hea
     ],
     ids=range(14),
 )
-def test_a_damaged_archive_is_not_used(server, folder, capsys, content, message):
+def test_a_damaged_archive_is_not_used(server, folder, capsys, content, message, provoked):
     refused(server, folder, capsys, content, message)
+    provoked("a damaged archive", "extracting archives")
 
 
 @pytest.mark.parametrize(
@@ -459,18 +469,20 @@ def test_a_damaged_archive_is_not_used(server, folder, capsys, content, message)
     ids=range(8),
 )
 @pytest.mark.parametrize("place", [0, 3])
-def test_a_hostile_archive_is_not_used(server, folder, capsys, member, message, place):
+def test_a_hostile_archive_is_not_used(server, folder, capsys, member, message, place, provoked):
     members = [*WHOLE]
     members.insert(place, (member, b""))
     refused(server, folder, capsys, pack(*members), message)
+    provoked("an archive made to do harm", "extracting archives")
 
 
-def test_a_flipped_bit_on_the_way_is_noticed(server, folder, capsys):
+def test_a_flipped_bit_on_the_way_is_noticed(server, folder, capsys, provoked):
     server.faults[f"GET {ONE}"] = ["flip"]
     refused(server, folder, capsys, ABSEILING, "CRC check failed|Error -3")
+    provoked("a bit flips on the way", "fetching")
 
 
-def test_another_content_than_the_first_time_is_told(server, folder, capsys):
+def test_another_content_than_the_first_time_is_told(server, folder, capsys, provoked):
     call, hashes = words(server, folder), Path(f"{folder}-hashes.json")
     assert kinetics.main(call) == 0
     shutil.rmtree(folder)
@@ -483,6 +495,7 @@ def test_another_content_than_the_first_time_is_told(server, folder, capsys):
     hashes.write_text("{}")
     assert kinetics.main(call) == 0
     complete(folder)
+    provoked("another content than the first time", "fetching")
 
 
 # ---------------------------------------------------------------- kill -9, two runs
@@ -510,7 +523,7 @@ def until(happened, run: subprocess.Popen) -> None:
         time.sleep(0.001)
 
 
-def test_killed_while_fetching(server, folder):
+def test_killed_while_fetching(server, folder, provoked):
     server.files[ONE] = pack(*WHOLE, ("noise", NOISE))
     server.pace = 0.01
     run = start(server, folder)
@@ -520,9 +533,10 @@ def test_killed_while_fetching(server, folder):
     assert kinetics.main(words(server, folder)) == 0
     assert server.got() == [(ONE, None), (ONE, f"bytes={have}-")]
     complete(folder)
+    provoked("kill -9", "fetching")
 
 
-def test_killed_while_taking_out(server, folder):
+def test_killed_while_taking_out(server, folder, provoked):
     server.files[ONE] = pack(*WHOLE[:2], ("zeros", bytes(100_000_000)), WHOLE[2])
     growing = folder / "train" / ".abseiling.partial"
     kill_when(lambda: growing.exists() and len(list(growing.iterdir())) == 2, start(server, folder))
@@ -532,6 +546,7 @@ def test_killed_while_taking_out(server, folder):
     assert kinetics.main(words(server, folder)) == 0
     assert not server.log, "the archive is there and is not fetched again"
     complete(folder)
+    provoked("kill -9", "extracting archives")
 
 
 def stage(folder: Path, name: str) -> int:
@@ -548,7 +563,7 @@ def stage(folder: Path, name: str) -> int:
     return max((number for number, yes in enumerate(happened, 1) if yes), default=0)
 
 
-def test_killed_at_every_stage(server, folder):
+def test_killed_at_every_stage(server, folder, provoked):
     names, kills = [ONE, "val_001"], 0
     for name in names:
         server.files[name] = pack(("n", NOISE), *of_class("abseiling"), ("z", bytes(30_000_000)))
@@ -567,9 +582,10 @@ def test_killed_at_every_stage(server, folder):
     assert kinetics.main(words(server, folder, "--parts", *names)) == 0
     for name in names:
         complete(folder, name)
+    provoked("kill -9", "fetching", kills)
 
 
-def test_two_runs_on_one_folder(server, folder):
+def test_two_runs_on_one_folder(server, folder, provoked):
     both = Event()
     server.faults[f"GET {ONE}"] = [lambda: both.wait(120)]
     first = Thread(target=kinetics.main, args=[words(server, folder)])
@@ -584,6 +600,7 @@ def test_two_runs_on_one_folder(server, folder):
     second.communicate()
     assert server.got() == [(ONE, None)]
     complete(folder)
+    provoked("two runs at once", "fetching")
 
 
 # ---------------------------------------------------------------- disks
@@ -605,7 +622,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", place], capture_output=True)
 
 
-def test_the_need_for_disk_is_told_before_anything_is_fetched(server, folder, capsys, monkeypatch):
+def test_the_need_for_disk_is_told_before_anything_is_fetched(server, folder, capsys, monkeypatch, provoked):
     need = 2.02 * len(ABSEILING)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, int(need) - 10))
     assert kinetics.main(words(server, folder)) == 1
@@ -614,6 +631,7 @@ def test_the_need_for_disk_is_told_before_anything_is_fetched(server, folder, ca
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, int(need) + 10))
     assert kinetics.main(words(server, folder)) == 0
     complete(folder)
+    provoked("too little room from the start", "fetching")
 
 
 def test_the_need_counts_what_is_there(server, folder, capsys, monkeypatch):
@@ -629,7 +647,7 @@ def test_the_need_counts_what_is_there(server, folder, capsys, monkeypatch):
         assert f"{archives + 0.0051:.3g} GB are needed, 0 GB are free" in shown.err
 
 
-def test_the_disk_fills_up_while_an_archive_is_fetched(server, small_disk, capsys):
+def test_the_disk_fills_up_while_an_archive_is_fetched(server, small_disk, capsys, provoked):
     folder = small_disk("size=3m") / "kinetics"
     server.files[ONE] = pack(*WHOLE, ("noise", NOISE))
     other = folder.parent / "other"
@@ -641,6 +659,7 @@ def test_the_disk_fills_up_while_an_archive_is_fetched(server, small_disk, capsy
     assert kinetics.main(words(server, folder)) == 0
     assert re.fullmatch(r"bytes=\d{6}-", server.got()[-1][1])
     complete(folder)
+    provoked("the disk is full", "fetching")
 
 
 def fill(path: Path) -> None:
@@ -653,7 +672,7 @@ def fill(path: Path) -> None:
             pass
 
 
-def test_the_disk_fills_up_while_clips_are_taken_out(server, small_disk, capsys):
+def test_the_disk_fills_up_while_clips_are_taken_out(server, small_disk, capsys, provoked):
     folder = small_disk("size=1m") / "kinetics"
     server.files[ONE] = pack(*WHOLE, (f"abseiling/{clip(9)}", bytes(3_000_000)))
     assert kinetics.main(words(server, folder)) == 1
@@ -665,9 +684,10 @@ def test_the_disk_fills_up_while_clips_are_taken_out(server, small_disk, capsys)
     assert kinetics.main(words(server, folder)) == 0
     assert not server.log, "the archive is kept"
     assert json.loads((folder / "parts.json").read_text())[ONE]["clips"] == 4
+    provoked("the disk is full", "extracting archives")
 
 
-def test_a_limit_on_the_size_of_files(server, folder):
+def test_a_limit_on_the_size_of_files(server, folder, provoked):
     server.files[ONE] = pack(*WHOLE, ("noise", NOISE))
     limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))  # noqa: E731
     run = start(server, folder, preexec_fn=limit, stderr=subprocess.PIPE)
@@ -676,14 +696,16 @@ def test_a_limit_on_the_size_of_files(server, folder):
     assert kinetics.main(words(server, folder)) == 0
     assert server.got()[-1] == (ONE, "bytes=500000-")
     complete(folder)
+    provoked("a limit on the size of files", "fetching")
 
 
-def test_a_disk_that_is_read_only(server, small_disk, capsys):
+def test_a_disk_that_is_read_only(server, small_disk, capsys, provoked):
     place = small_disk("size=1m")
     small_disk("remount,ro")
     assert kinetics.main(words(server, place / "kinetics")) == 1
     assert f"{place / 'kinetics'}: Read-only file system; name a folder that can be written" in capsys.readouterr().err
     assert not server.log
+    provoked("the disk is read-only", "fetching")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -694,7 +716,7 @@ def test_a_folder_that_may_not_be_written(server, folder, capsys):
 
 
 @pytest.mark.parametrize("place", [".", "archives", "train"])
-def test_a_file_in_the_place_of_a_folder(server, folder, capsys, place):
+def test_a_file_in_the_place_of_a_folder(server, folder, capsys, place, provoked):
     (folder / place).parent.mkdir(exist_ok=True)
     (folder / place).write_text("a file")
     assert kinetics.main(words(server, folder)) == 1
@@ -704,6 +726,7 @@ def test_a_file_in_the_place_of_a_folder(server, folder, capsys, place):
     (folder / place).unlink()
     assert kinetics.main(words(server, folder)) == 0
     complete(folder)
+    provoked("a file in the place of a folder", "fetching")
 
 
 # ---------------------------------------------------------------- what was asked for
@@ -719,19 +742,21 @@ def test_validation_without_training_makes_no_list(server, folder, capsys):
     complete(folder, "val_001")
 
 
-def test_a_record_that_is_not_json(server, folder, capsys):
+def test_a_record_that_is_not_json(server, folder, capsys, provoked):
     folder.mkdir()
     (folder / "parts.json").write_text("{")
     assert kinetics.main(words(server, folder)) == 1
     assert f"{folder / 'parts.json'}: this is not JSON" in capsys.readouterr().err
+    provoked("a record of its own that is damaged", "fetching")
 
 
-def test_interrupted_by_hand(server, folder, capsys, monkeypatch):
+def test_interrupted_by_hand(server, folder, capsys, monkeypatch, provoked):
     with monkeypatch.context() as patch:
         patch.setattr(kinetics_fetch, "remote", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         assert kinetics.main(words(server, folder)) == 1
     assert "the next call goes on" in capsys.readouterr().err
     assert kinetics.main(words(server, folder)) == 0
+    provoked("Ctrl-C", "fetching")
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def moments(kills: int, source: random.Random) -> list[int]:
 
 
 @pytest.mark.parametrize(("recipe", "kills"), [("vjepa", 20), ("published", 6)])
-def test_kill_9_loses_no_work(tiny, noise, tmp_path, recipe, kills):
+def test_kill_9_loses_no_work(tiny, noise, tmp_path, recipe, kills, provoked):
     """However often a run is killed, its last weights and its records are those of a run that was not."""
     settings = with_training(
         as_published(tiny) if recipe == "published" else tiny,
@@ -100,6 +100,7 @@ def test_kill_9_loses_no_work(tiny, noise, tmp_path, recipe, kills):
     assert [row["step"] for row in rows[1]] == list(range(STEPS)), "every step once, no torn line"
     columns = ("loss", "similarity", "gradient_norm", "learning_rate", "ema", "spread", "quick_probe")
     assert [[row.get(c) for c in columns] for row in rows[0]] == [[row.get(c) for c in columns] for row in rows[1]]
+    provoked("kill -9", "training", len(resumed_at))
 
 
 # ---------------------------------------------------------------- several processes
@@ -131,7 +132,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory, recipe):
+def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory, recipe, provoked):
     settings = with_training(as_published(tiny) if recipe == "published" else tiny, clips=16 * 40)
     whole, killed = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("killed")
     wanted = Path(Pair(whole, settings, noise).answer())
@@ -144,6 +145,7 @@ def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory, recip
     card = (found / "card.json").read_bytes()
     assert Pair(killed, settings, noise).answer() == str(found), "a second call finds the result"
     assert (found / "card.json").read_bytes() == card
+    provoked("kill -9 of two processes that train together", "training")
 
 
 def test_a_batch_that_does_not_divide_among_processes_is_refused(tiny, noise, tmp_path):

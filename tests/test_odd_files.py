@@ -6,6 +6,7 @@ must be what FFmpeg's filter of the same kind (bilinear, after the conversion to
 same two levels of rounding.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -95,10 +96,11 @@ MADE = {
 
 
 @pytest.mark.parametrize("kind", MADE)
-def test_a_file_of_an_odd_kind(tmp_path, kind):
+def test_a_file_of_an_odd_kind(tmp_path, kind, provoked):
     name, *options = MADE[kind]
     ffmpeg(*SOURCE, *options, tmp_path / name)
     assert_as_a_player_shows(tmp_path / name)
+    provoked("a file of an odd kind, made here", "decoding")
 
 
 def test_the_comparison_tells_neighbouring_frames_apart(tmp_path):
@@ -110,17 +112,18 @@ def test_the_comparison_tells_neighbouring_frames_apart(tmp_path):
 
 
 @pytest.mark.parametrize("degrees", [90, 180, 270])
-def test_a_turned_video_is_turned(tmp_path, degrees):
+def test_a_turned_video_is_turned(tmp_path, degrees, provoked):
     ffmpeg(*SOURCE, *X264, tmp_path / "plain.mp4")
     path = tmp_path / "turned.mp4"
     ffmpeg("-i", tmp_path / "plain.mp4", "-c", "copy", "-metadata:s:v", f"rotate={degrees}", path)
     meta = assert_as_a_player_shows(path)
     assert (meta.width, meta.height) == ((96, 64) if degrees == 180 else (64, 96))
     assert abs(meta.rotation) in (degrees, 360 - degrees)
+    provoked("a file of an odd kind, made here", "decoding")
 
 
 @pytest.mark.parametrize("gop", [12, 100])
-def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path, gop):
+def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path, gop, provoked):
     """Cut without encoding again: the file begins with frames, a key frame among them, that are not to be shown."""
     ffmpeg(*SOURCE, "-g", str(gop), "-bf", "0", *X264, tmp_path / "whole.mp4")
     path = tmp_path / "cut.mp4"
@@ -128,18 +131,20 @@ def test_an_edit_list_hides_what_a_player_does_not_show(tmp_path, gop):
     meta = assert_as_a_player_shows(path)
     assert meta.num_frames < meta.num_frames_from_header
     assert_as_a_player_shows(path, ClipConfig(size=24, frames_per_second=None))
+    provoked("a file of an odd kind, made here", "decoding")
 
 
-def test_a_stream_that_can_not_be_sought_in_is_refused_not_shown_wrongly(tmp_path):
+def test_a_stream_that_can_not_be_sought_in_is_refused_not_shown_wrongly(tmp_path, provoked):
     """FFmpeg finds no key frame again in a short transport stream with B-frames."""
     ffmpeg(*SOURCE, "-bf", "3", *X264, tmp_path / "b.ts")
     try:
         assert_as_a_player_shows(tmp_path / "b.ts")
     except VideoError as error:
         assert re.search(r"reading stopped .*; remove it from the list or encode it again", str(error))  # noqa: PT017
+    provoked("a file of an odd kind, made here", "decoding")
 
 
-def test_a_short_video_of_variable_rate_is_padded_by_its_last_frame(tmp_path):
+def test_a_short_video_of_variable_rate_is_padded_by_its_last_frame(tmp_path, provoked):
     """The last frame is shown for a tenth as long as the others."""
     ffmpeg(
         *SOURCE,
@@ -157,9 +162,10 @@ def test_a_short_video_of_variable_rate_is_padded_by_its_last_frame(tmp_path):
     last = decoder.get_frame_at(len(decoder) - 1)
     assert frames.pts_seconds[-1] == last.pts_seconds
     assert torch.equal(frames.data[-1], last.data)
+    provoked("a file of an odd kind, made here", "decoding")
 
 
-def test_a_file_without_picture_or_of_absurd_size_is_refused(tmp_path, monkeypatch):
+def test_a_file_without_picture_or_of_absurd_size_is_refused(tmp_path, monkeypatch, provoked):
     ffmpeg(*SOURCE, *X264, tmp_path / "some.mp4")
     monkeypatch.setattr(videos, "PIXEL_LIMIT", 96 * 64 - 1)
     with pytest.raises(VideoError, match="96 x 64 pixels are too many; encode it again, smaller"):
@@ -169,6 +175,7 @@ def test_a_file_without_picture_or_of_absurd_size_is_refused(tmp_path, monkeypat
     monkeypatch.setattr(videos, "HOURS_LIMIT", 1 / 3600)
     with pytest.raises(VideoError, match=r"hours are too long .*; cut it into parts"):
         videos.open_video(tmp_path / "some.mp4")
+    provoked("a file larger or longer than allowed", "decoding", 2)
 
 
 # ---------------------------------------------------------------- files of others
@@ -187,6 +194,12 @@ UNREADABLE = {  # of the folder `odd`: empty, truncated, encrypted, sound only, 
 FILES = sorted((REAL / "odd").glob("*")) + sorted((REAL / "skateboard").rglob("*.mov")) if REAL.is_dir() else []
 
 
+def about(path: Path, reason: str = "") -> str:
+    """For the record: what became of a file; a reason means that it was refused."""
+    kind = path.relative_to(REAL).parts[0]
+    return json.dumps({"folder": kind, "file": path.relative_to(REAL / kind).as_posix(), "reason": reason})
+
+
 @pytest.mark.skipif(not FILES, reason=f"real videos: no folder {REAL} (PICOJEPA_REAL)")
 class TestRealVideos:
     """Videos that nobody here made; the file names are those of the folder's README."""
@@ -195,12 +208,16 @@ class TestRealVideos:
         assert len(FILES) == 82
 
     @pytest.mark.parametrize("path", [path for path in FILES if path.name in UNREADABLE], ids=lambda path: path.name)
-    def test_a_file_without_frames_is_refused(self, path):
-        with pytest.raises(VideoError, match=rf"^{re.escape(str(path))}: .*; .*again"):
+    def test_a_file_without_frames_is_refused(self, path, provoked, record_property):
+        with pytest.raises(VideoError, match=rf"^{re.escape(str(path))}: .*; .*again") as error:
             videos.read_clips(path, CLIP, [0.5])
+        provoked("a file of others, without frames", "decoding")
+        record_property("file", about(path, str(error.value).removeprefix(f"{path}: ")))
 
     @pytest.mark.parametrize(
         "path", [path for path in FILES if path.name not in UNREADABLE], ids=lambda path: path.name
     )
-    def test_a_file_is_read_as_a_player_shows_it(self, path):
+    def test_a_file_is_read_as_a_player_shows_it(self, path, provoked, record_property):
         assert_as_a_player_shows(path, positions=(0.5,))
+        provoked("a file of others", "decoding")
+        record_property("file", about(path))

@@ -269,11 +269,12 @@ def test_one_clip_per_class_gives_no_quick_probe(tiny, noise, tmp_path):
     assert pretraining.read_metrics(tmp_path).quick_probe.isna().all()
 
 
-def test_a_torn_line_is_no_row(tmp_path):
+def test_a_torn_line_is_no_row(tmp_path, provoked):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
     assert pretraining.read_metrics(tmp_path).step.tolist() == [0]
     (tmp_path / "metrics.jsonl").write_text("")
     assert len(pretraining.read_metrics(tmp_path)) == 0
+    provoked("a line that is torn off", "training")
 
 
 # ---------------------------------------------------------------- seeds, golden numbers, interruption
@@ -317,7 +318,7 @@ def interrupt_after(patch, step, error=KeyboardInterrupt):
 
 
 @pytest.mark.parametrize("after", [3, 12, 17])  # before the first checkpoint, between two, after the last
-def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypatch, after):
+def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypatch, after, provoked):
     whole = run(tiny, noise, tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_after(patch, after)
@@ -329,9 +330,10 @@ def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypa
     assert seen == list(range((after + 1) // 5 * 5, 20)), "it goes on from the last checkpoint"
     assert resumed[0] == whole[0]
     assert same_bits(resumed[1], whole[1])
+    provoked("Ctrl-C", "training")
 
 
-def test_kept_rows_are_kept_to_the_last_digit(tiny, noise, tmp_path, monkeypatch):
+def test_kept_rows_are_kept_to_the_last_digit(tiny, noise, tmp_path, monkeypatch, provoked):
     """Also when a second run stopped before it wrote anything."""
     settings = with_training(tiny, learning_rate=1e-9 / 3)
     with monkeypatch.context() as patch:
@@ -352,9 +354,10 @@ def test_kept_rows_are_kept_to_the_last_digit(tiny, noise, tmp_path, monkeypatch
             with pytest.raises(ZeroDivisionError):
                 run(settings, noise, tmp_path)
         assert (tmp_path / "metrics.jsonl").read_text() == ""
+    provoked("an error in a step", "training", 4)
 
 
-def test_a_checkpoint_is_replaced_in_one_move(tiny, noise, tmp_path, monkeypatch):
+def test_a_checkpoint_is_replaced_in_one_move(tiny, noise, tmp_path, monkeypatch, provoked):
     """A disk that fills up while a checkpoint is written leaves the one before."""
     save, saved = torch.save, []
 
@@ -369,9 +372,10 @@ def test_a_checkpoint_is_replaced_in_one_move(tiny, noise, tmp_path, monkeypatch
     with pytest.raises(OSError, match="disk full"):
         pretraining.pretrain(tiny, noise, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
+    provoked("the disk is full", "training")
 
 
-def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch):
+def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch, provoked):
     """Through the store: the finished folder is the one that an uninterrupted run leaves."""
     pipeline = pipelines[1]
     with monkeypatch.context() as patch:
@@ -387,9 +391,10 @@ def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch):
     assert not (folder / "checkpoint.pt").exists()
     card = store.card(folder)
     assert (card["steps"], card["clips"], card["seed"], card["processes"]) == (20, 320, 0, 1)
+    provoked("Ctrl-C", "training")
 
 
-def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, cache, monkeypatch):
+def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, cache, monkeypatch, provoked):
     """A kill between the last step and the end must not cost the run."""
     pipeline = pipelines[1]
     with monkeypatch.context() as patch:
@@ -399,6 +404,7 @@ def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, c
     monkeypatch.setattr(pretraining, "training_step", None)  # whoever trains again fails
     folder = pretraining.run(pipeline.settings, pipeline.clips)
     assert (folder / "encoder.safetensors").read_bytes() == (pipeline.run / "encoder.safetensors").read_bytes()
+    provoked("an error after the last step", "training")
 
 
 def test_a_stored_run_keeps_the_encoder_that_was_watched(pipelines):
@@ -433,12 +439,13 @@ def test_any_setting_or_data_makes_another_key(pipelines):
 
 
 @pytest.mark.parametrize("which", [0, 1])
-def test_a_checkpoint_of_another_geometry_is_refused(tiny, noise, tmp_path, which):
+def test_a_checkpoint_of_another_geometry_is_refused(tiny, noise, tmp_path, which, provoked):
     settings = with_training(tiny, clips=80)
     pretraining.pretrain(settings, noise, tmp_path)
     message = rf"{tmp_path}/checkpoint.pt: made for another geometry: .*; use the profile it was made with or delete"
     with pytest.raises(ValueError, match=message):
         pretraining.pretrain(other_geometries(settings)[which], noise, tmp_path)
+    provoked("a checkpoint of another network", "training")
 
 
 class Malicious:
@@ -451,7 +458,7 @@ class Malicious:
         return os.mkdir, (str(self.trace),)
 
 
-def test_a_checkpoint_can_not_run_code(tiny, noise, tmp_path):
+def test_a_checkpoint_can_not_run_code(tiny, noise, tmp_path, provoked):
     trace = tmp_path / "trace"
     torch.save({"step": 5, "model": Malicious(trace)}, tmp_path / "checkpoint.pt")
     with pytest.raises(Exception, match="(?i)weights.only"):
@@ -459,10 +466,13 @@ def test_a_checkpoint_can_not_run_code(tiny, noise, tmp_path):
     assert not trace.exists()
     torch.load(tmp_path / "checkpoint.pt", weights_only=False)
     assert trace.exists(), "a file that does nothing anyway would test nothing"
+    provoked("a checkpoint that holds code", "training")
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])
-def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(tiny, noise, tmp_path, monkeypatch, what):
+def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(
+    tiny, noise, tmp_path, monkeypatch, what, provoked
+):
     forward, models = JEPA.forward, []
 
     def break_down(self, *rest):
@@ -487,6 +497,7 @@ def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(tiny, noise
     assert state["step"] == 5
     assert all(torch.isfinite(value).all() for value in state["model"].values())
     assert all(math.isfinite(json.loads(row)["loss"]) for row in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    provoked("a number that is not finite", "training")
 
 
 def test_a_mask_that_hides_everything_stops_at_once(tiny, noise, tmp_path):

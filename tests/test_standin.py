@@ -114,7 +114,7 @@ def test_files_decode_to_what_was_rendered(folder):
         assert 10 * np.log10(255**2 / error) > 25
 
 
-def test_interrupted_generation_makes_only_what_is_missing(folder):
+def test_interrupted_generation_makes_only_what_is_missing(folder, provoked):
     files = sorted(folder.rglob("*.mp4"))
     content, times = files[3].read_bytes(), [file.stat().st_mtime_ns for file in files]
     files[3].unlink()
@@ -123,6 +123,7 @@ def test_interrupted_generation_makes_only_what_is_missing(folder):
     assert len(table) == len(files)
     assert files[3].read_bytes() == content
     assert [a != b for a, b in zip(times, (f.stat().st_mtime_ns for f in files), strict=True)].count(True) == 1
+    provoked("a file is missing, another is half", "generating videos")
 
 
 def test_complete_folder_is_read_not_made(folder, monkeypatch):
@@ -132,9 +133,10 @@ def test_complete_folder_is_read_not_made(folder, monkeypatch):
     pd.testing.assert_frame_equal(table.drop(columns="sha256"), standin.plan(SMALL), check_dtype=False)
 
 
-def test_another_configuration_is_refused(folder):
+def test_another_configuration_is_refused(folder, provoked):
     with pytest.raises(ValueError, match="generator.json.*delete"):
         standin.generate(replace(SMALL, seed=2), folder)
+    provoked("a folder that holds other videos", "generating videos")
 
 
 def test_the_committed_manifest_is_what_the_generator_plans():

@@ -174,7 +174,7 @@ def test_other_inputs_other_stage_or_other_code_give_other_folders(cache, monkey
     assert len(set(folders)) == len(make.folders) == 4
 
 
-def test_an_interrupted_make_goes_on_in_the_same_folder(cache):
+def test_an_interrupted_make_goes_on_in_the_same_folder(cache, provoked):
     seen = []
 
     def make(folder):
@@ -190,6 +190,7 @@ def test_an_interrupted_make_goes_on_in_the_same_folder(cache):
     assert seen[0][0] == seen[1][0]
     assert [names for _, names in seen] == [[], ["part1"]]
     assert {path.name for path in folder.iterdir()} == {"part1", "part2", store.CARD}
+    provoked("Ctrl-C", "storing results")
 
 
 PROCESS = """
@@ -208,7 +209,7 @@ print(store.result("masking.test", {}, make))
 """
 
 
-def test_two_processes_at_once_compute_once(cache, tmp_path):
+def test_two_processes_at_once_compute_once(cache, tmp_path, provoked):
     command = [sys.executable, "-c", PROCESS, str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
@@ -219,9 +220,10 @@ def test_two_processes_at_once_compute_once(cache, tmp_path):
     assert [process.returncode for process in running] == [0, 0]
     assert answers[0] == answers[1] != ""
     assert len(list(tmp_path.glob("made-*"))) == 1
+    provoked("two runs at once", "storing results")
 
 
-def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch):
+def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch, provoked):
     path = tmp_path / "card.json"
     store.write_atomically(path, json.dumps({"a": 1}))
 
@@ -232,3 +234,4 @@ def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch)
     with pytest.raises(OSError, match="disk full"):
         store.write_atomically(path, json.dumps({"a": 2}))
     assert json.loads(path.read_text()) == {"a": 1}
+    provoked("the disk is full", "storing results")

@@ -146,13 +146,14 @@ def damaged(kind: str, folder: Path, ramp: Path) -> Path:
         ("sound only", "(not readable as video|no frames)", "remove it from the list or encode it again"),
     ],
 )
-def test_a_bad_file_is_one_clear_error(tmp_path, ramp, kind, reason, remedy):
+def test_a_bad_file_is_one_clear_error(tmp_path, ramp, kind, reason, remedy, provoked):
     path = damaged(kind, tmp_path, ramp)
     with pytest.raises(VideoError, match=rf"^{path}: {reason}.*{remedy}$"):
         videos.read_clips(path, ClipConfig(), [0.5])
+    provoked("a file that is no video", "decoding")
 
 
-def test_a_file_that_breaks_off_is_read_or_refused(tmp_path):
+def test_a_file_that_breaks_off_is_read_or_refused(tmp_path, provoked):
     whole = write_ramp(tmp_path / "whole.mkv", 48)
     path = tmp_path / "broken.mkv"
     for share in (0.3, 0.6, 0.9):
@@ -161,9 +162,10 @@ def test_a_file_that_breaks_off_is_read_or_refused(tmp_path):
             assert videos.read_clips(path, ClipConfig(size=16), [1.0]).shape == (1, 8, 3, 16, 16)
         except VideoError as error:
             assert str(path) in str(error)  # noqa: PT017
+    provoked("a file that breaks off", "decoding", 3)
 
 
-def test_damage_inside_is_one_clear_error(tmp_path, ramp):
+def test_damage_inside_is_one_clear_error(tmp_path, ramp, provoked):
     content = bytearray(ramp.read_bytes())
     start = content.index(b"mdat")
     length = int.from_bytes(content[start - 4 : start], "big") - 8
@@ -172,12 +174,13 @@ def test_damage_inside_is_one_clear_error(tmp_path, ramp):
     path.write_bytes(content)
     with pytest.raises(VideoError, match=rf"^{path}: reading stopped.*; remove it from the list or encode it again$"):
         videos.read_clips(path, ClipConfig(size=16), [0.0])
+    provoked("a file with damage inside", "decoding")
 
 
 # ---------------------------------------------------------------- all videos
 
 
-def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundled, monkeypatch, tmp_path):
+def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundled, monkeypatch, tmp_path, provoked):
     whole = data.load_clips(tiny, bundled)
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "other"))
     monkeypatch.setattr(videos, "CHUNK", 2)
@@ -199,13 +202,15 @@ def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundl
     np.testing.assert_array_equal(resumed.centre, whole.centre)
     assert begun == [5, 3], "the first two videos were done"
     assert videos.data_report(resumed).path.tolist() == bundled.path.tolist()
+    provoked("Ctrl-C", "decoding")
 
 
 @pytest.mark.parametrize("torn", [b"", b'{"number": 1, "row": {"pa'])
-def test_only_finished_rows_of_a_killed_run_count(tmp_path, torn):
+def test_only_finished_rows_of_a_killed_run_count(tmp_path, torn, provoked):
     path = tmp_path / "report.jsonl"
     path.write_bytes(b'{"number": 4, "row": {"path": "x"}}\n' + torn)
     assert videos._saved_rows(path) == {4: {"path": "x"}}
+    provoked("a line that is torn off", "decoding")
 
 
 def load(settings, listed, cache):
@@ -218,7 +223,7 @@ def load(settings, listed, cache):
     return child
 
 
-def test_kill_9_loses_no_finished_work(tiny, cache, ramp, tmp_path):
+def test_kill_9_loses_no_finished_work(tiny, cache, ramp, tmp_path, provoked):
     listed = data.read_manifest(a_set(tmp_path, ramp, good=300, bad=0))
     killed, seen = tmp_path / "killed", []
     for part in (60, 130, 200):
@@ -239,17 +244,19 @@ def test_kill_9_loses_no_finished_work(tiny, cache, ramp, tmp_path):
         np.testing.assert_array_equal(np.load(folder / name), wanted)
     pd.testing.assert_frame_equal(videos.data_report(folder), videos.data_report(whole))
     assert store.card(folder)["digest"] == whole.digest
+    provoked("kill -9", "decoding", len(seen))
 
 
-def test_two_runs_at_once_decode_once(tiny, cache, bundled):
+def test_two_runs_at_once_decode_once(tiny, cache, bundled, provoked):
     children = [load(tiny, bundled, cache) for _ in range(2)]
     assert [child.wait(300) for child in children] == [0, 0]
     (folder,) = (cache / "results").glob("data.clips-*[!k]")
     assert len(data.load_clips(tiny, bundled).videos) == 5
     assert sorted(path.name for path in (cache / "results").iterdir()) == [folder.name, f"{folder.name}.lock"]
+    provoked("two runs at once", "decoding")
 
 
-def test_a_full_disk_is_named_and_the_next_call_goes_on(tiny, small_disk, ramp, tmp_path, monkeypatch):
+def test_a_full_disk_is_named_and_the_next_call_goes_on(tiny, small_disk, ramp, tmp_path, monkeypatch, provoked):
     listed = data.read_manifest(a_set(tmp_path, ramp, good=20, bad=0))
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
     (small_disk / "other").write_bytes(bytes(2_500_000))
@@ -266,13 +273,15 @@ def test_a_full_disk_is_named_and_the_next_call_goes_on(tiny, small_disk, ramp, 
     clips = data.load_clips(tiny, listed)
     assert clips.centre.any(axis=(1, 2, 3, 4)).all()
     assert len(clips.videos) == 20
+    provoked("the disk is full", "decoding", 2)
 
 
-def test_a_read_only_folder_is_named(tiny, small_disk, bundled, monkeypatch):
+def test_a_read_only_folder_is_named(tiny, small_disk, bundled, monkeypatch, provoked):
     remount(small_disk, "ro")
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
     with pytest.raises(OSError, match=rf"Read-only file system; name a folder .* in PICOJEPA_CACHE.*{small_disk}"):
         data.load_clips(tiny, bundled)
+    provoked("the disk is read-only", "decoding")
 
 
 @pytest.fixture
@@ -282,7 +291,9 @@ def trouble(monkeypatch):
     monkeypatch.setattr(videos, "TIMEOUT", 10.0)
 
 
-def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(tiny, cache, ramp, tmp_path, trouble, monkeypatch):
+def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(
+    tiny, cache, ramp, tmp_path, trouble, monkeypatch, provoked
+):
     listed = data.read_manifest(a_set(tmp_path, ramp, good=63, bad=0))
     for number, kind in ((5, "hang"), (20, "die"), (40, "raise")):
         listed.loc[number, "path"] = str(shutil.copy(ramp, tmp_path / f"{kind}.mp4"))
@@ -294,6 +305,7 @@ def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(tiny, cache, ramp
     assert "the decoder died (exit code -11)" in reasons["die"]
     assert "MemoryError: no room for a frame" in reasons["raise"]
     assert clips.centre.any(axis=(1, 2, 3, 4)).all()
+    provoked("a decoder that hangs, dies or fails", "decoding", len(reasons))
 
 
 SCRIPT = """
@@ -331,21 +343,23 @@ def test_the_data_report_has_a_row_for_every_video(tiny, cache, ramp, tmp_path):
     pd.testing.assert_frame_equal(videos.data_report(folder), report)
 
 
-def test_few_unreadable_videos_are_skipped_and_listed(tiny, cache, ramp, tmp_path):
+def test_few_unreadable_videos_are_skipped_and_listed(tiny, cache, ramp, tmp_path, provoked):
     clips = data.load_clips(tiny, data.read_manifest(a_set(tmp_path, ramp, good=20, bad=1)))
     assert clips.skipped.path.tolist() == [str(tmp_path / "v01.mp4")]
     assert "not readable as video" in clips.skipped.reason[0]
     assert len(clips.videos) == len(clips.training) == len(clips.centre) == 20
     assert str(tmp_path / "v01.mp4") not in clips.videos.path.tolist()
     assert clips.centre.any(axis=(1, 2, 3, 4)).all(), "a black clip stands in for an unreadable one"
+    provoked("a few videos of a list are unreadable", "decoding", len(clips.skipped))
 
 
-def test_many_unreadable_videos_stop_with_the_list(tiny, cache, ramp, tmp_path):
+def test_many_unreadable_videos_stop_with_the_list(tiny, cache, ramp, tmp_path, provoked):
     manifest = a_set(tmp_path, ramp, good=18, bad=2)
     message = rf"(?s)2 of 20 videos can not be read \(limit 5%\).*{tmp_path}/v01.mp4: not.*{tmp_path}/v11.mp4: not"
     for _ in range(2):  # nor does a second try slip through
         with pytest.raises(ValueError, match=message):
             data.load_clips(tiny, data.read_manifest(manifest))
+    provoked("too many videos of a list are unreadable", "decoding", 2)
 
 
 def test_a_moved_folder_still_skips_its_unreadable_video(tiny, cache, ramp, tmp_path):
@@ -358,7 +372,7 @@ def test_a_moved_folder_still_skips_its_unreadable_video(tiny, cache, ramp, tmp_
     assert clips.centre.any(axis=(1, 2, 3, 4)).all(), "a black clip stands in for an unreadable one"
 
 
-def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, monkeypatch):
+def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, monkeypatch, provoked):
     settings, listed = pipelines[1].settings, pipelines[1].clips.videos
     wanted = videos.clip_gigabytes(listed, settings.clip)
     stored = pipelines[1].clips.training.nbytes + pipelines[1].clips.centre.nbytes
@@ -369,3 +383,4 @@ def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, mo
     assert not list(cache.rglob("*.npy"))
     monkeypatch.setenv("PICOJEPA_CACHE_GB", str(1.1 * wanted))
     assert len(data.load_clips(settings, listed).videos) == len(listed)
+    provoked("too little room from the start", "decoding")
