@@ -10,7 +10,7 @@ ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-.PHONY: help setup doctor test book lab lint mutants bench experiments kinetics clean
+.PHONY: help setup doctor test book lab lint mutants bench experiments reliability kinetics clean
 .DEFAULT_GOAL := help
 
 help:  ## list these doors
@@ -50,6 +50,10 @@ bench: $(STAMP)  ## measure the published step and ours side by side and write b
 
 experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
 	$(BIN)/python tools/experiments.py
+
+reliability: $(STAMP)  ## provoke every fault that the tests know, read 10 000 damaged files, and record what came of it
+	$(BIN)/python -m tools.reliability
+	$(BIN)/python -m tools.fuzz_videos
 
 kinetics: $(STAMP)  ## fetch the videos of Kinetics-700-2020 that the paper used (it says first how large they are)
 	@$(BIN)/python -m tools.kinetics $(ARGS)

@@ -1,22 +1,23 @@
 """Damage small videos at random and read them: each must be decoded or refused with a reason.
 
-python tools/fuzz_videos.py [N]    reads N damaged files (default 10000) and writes data/fuzz.json
+python -m tools.fuzz_videos [N]    reads N damaged files (default 10000) and writes data/fuzz.json
 """
 
 import json
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from picojepa import videos, workers
 from picojepa.config import DATA, ClipConfig
+from tools.bench import surroundings
 
 CLIP = ClipConfig(size=16)
 TIMEOUT = 30.0
@@ -73,7 +74,7 @@ def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
         yield path
 
 
-def fuzz(count: int, seed: int) -> dict:
+def fuzz(count: int, seed: int) -> dict[str, Any]:
     """Read damaged files in worker processes and count what becomes of them."""
     start, reasons, decoded = time.perf_counter(), Counter(), 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
@@ -83,14 +84,11 @@ def fuzz(count: int, seed: int) -> dict:
             reason = outcome if isinstance(outcome, str) else outcome[1]["reason"]
             decoded += not reason
             if reason:
-                reasons[reason.split("(")[0].split(";")[0].strip()[:60]] += 1
+                reasons[re.sub(r"-?\d+(\.\d+)?", "...", reason.split("(")[0].split(";")[0].strip())[:60]] += 1
             if HANG in reason or DEATH in reason:
                 print(path, reason)
                 Path(tempfile.gettempdir(), f"fuzz-{seed}-{Path(path).name}").write_bytes(Path(path).read_bytes())
-    return {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "versions": {name: version(name) for name in ("torch", "torchcodec")},
-        "ffmpeg": subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True).stdout.split()[2],
+    return surroundings() | {
         "seed": seed,
         "count": count,
         "decoded": decoded,
