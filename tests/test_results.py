@@ -127,6 +127,12 @@ def test_bootstrap_interval_is_near_the_normal_one():
     assert low < narrow[1] < narrow[2] < high
 
 
+@pytest.mark.parametrize(("unlike", "word"), [(0, "cannot be told here"), (5, "cannot be told here"), (6, "supported")])
+def test_two_classifiers_that_hardly_differ_cannot_be_told_apart(unlike, word):
+    differences = np.repeat([100.0, 0.0], [unlike, 40 - unlike])  # a sign test needs six for p < 0.05
+    assert results.verdict(*results.bootstrap_interval(differences)[1:]) == word
+
+
 def test_bootstrap_of_a_difference_of_two_groups():
     rng = np.random.default_rng(0)
     a, b = rng.normal(3, 1, 300), rng.normal(1, 2, 200)
