@@ -120,7 +120,7 @@ def test_two_generators_at_once(whole, tmp_path, provoked):
     until(lambda: len(files(folder)) > 5, first)
     second, kept, writers = start(generate, VERY_SHORT, folder, 1), files(folder), set()
     while first.is_alive():
-        writers |= {int(name.split(".")[-2]) for name in files(folder, ".*.partial")}
+        writers |= {int(path.name.split(".")[-2]) for path in folder.rglob(".*.partial")}
         time.sleep(0.001)
     finish(first, second)
     assert writers == {first.pid}, "the second waits"

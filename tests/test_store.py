@@ -234,4 +234,4 @@ def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch,
     with pytest.raises(OSError, match="disk full"):
         store.write_atomically(path, json.dumps({"a": 2}))
     assert json.loads(path.read_text()) == {"a": 1}
-    provoked("the disk is full", "storing results")
+    provoked("an error while a file is replaced", "storing results")

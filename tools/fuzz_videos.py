@@ -89,6 +89,7 @@ def fuzz(count: int, seed: int) -> dict[str, Any]:
                 print(path, reason)
                 Path(tempfile.gettempdir(), f"fuzz-{seed}-{Path(path).name}").write_bytes(Path(path).read_bytes())
     return surroundings() | {
+        "originals": len(KINDS) + 1,
         "seed": seed,
         "count": count,
         "decoded": decoded,
