@@ -7,7 +7,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from conftest import APPENDICES, CHAPTERS, REAL, notebook_path
+from conftest import CHAPTERS, REAL, notebook_path
 from nbclient import NotebookClient
 from test_chapters import assert_quiet, glued, outputs, quotable
 from test_own_videos import write_videos
@@ -64,7 +64,7 @@ def read(notebook) -> str:
     return "\n".join(str(o.get("text", "")) + "".join(map(str, o.get("data", {}).values())) for o in found)
 
 
-RUNS = [("uneven", name) for name in (*CHAPTERS, *APPENDICES)]
+RUNS = [("uneven", name) for name in (*CHAPTERS, "scaling")]
 RUNS += [("many", name) for name in ("probing", "ensemble", "tsne", "results")]  # those that depend on the classes
 
 
@@ -76,7 +76,7 @@ def test_a_chapter_runs_on_ones_own_videos(which, name, run_with_data, request):
     for key, record in glued(notebook).items():
         assert quotable(record), f"{key} is glued as {record}"
         assert not re.search(r"\bnan\b|\binf\b", record.get("text/plain", "")), f"{key} is glued as {record}"
-    if name != "scaling":
+    if name in CHAPTERS:
         assert f"not the stand-in but {folder.name!r}" in read(notebook).replace("\\'", "'")
     told = {"probing-told", "ensemble-told", "results-p1-verdict", "results-live-verdict"}  # of two videos, or twelve
     for key in told & set(glued(notebook)):
