@@ -20,6 +20,7 @@ INPUTS = (
     "picojepa/**/*.py",
     "benchmarks/*.json",
     "data/*.csv",
+    "data/*.json",
     "data/standin/*",
     "data/cards/*.json",
     "data/clips/**/*",
