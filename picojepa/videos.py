@@ -36,6 +36,11 @@ HOURS_LIMIT = 12  # of one video
 TIMEOUT = 120.0  # seconds that a worker may take for one video
 BATCH_BYTES = 4_000_000  # of decoded clips that a worker hands over at a time
 FACTS = ("frames", "seconds", "frames_per_second", "width", "height", "codec", "rotation", "padding")
+PLAIN = {  # what the decoder says, and what it means
+    "The best video stream is unknown": "no moving pictures inside, sound only or neither",
+    "Could not seek file to pts=0": "a header without a single frame",
+    "Could not push packet to decoder": "damaged or encrypted data",
+}
 Job = tuple[int, str, list[float]]  # number in the list, path, positions of the clips
 Outcome = tuple[np.ndarray | None, dict[str, Any]]  # clips, if they could be read, and a row of the data report
 
@@ -167,9 +172,11 @@ def _clips_of(decoder: VideoDecoder, path: str | Path, clip: ClipConfig, positio
 
 
 def _first_line(error: Exception) -> str:
-    """What went wrong, without the decoder's source file and line."""
+    """What went wrong: in plain words where they are known, then as the decoder says it, without file and line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return re.sub(r"^\w+, \S+:\d+, ", "", lines[0])[:200]
+    said = re.sub(r"^\w+, \S+:\d+, ", "", lines[0]).strip(" .")[:200]
+    plain = next((words for start, words in PLAIN.items() if said.startswith(start)), "")
+    return f"{plain}: {said}" if plain else said
 
 
 def read_batch(jobs: Sequence[Job], clip: ClipConfig) -> list[Outcome]:
