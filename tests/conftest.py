@@ -41,7 +41,7 @@ REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real") 
 BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
 LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
-APPENDICES = ("scaling", "reliability")  # notebooks without a module of their own
+APPENDICES = ("experiments", "scaling", "reliability")  # notebooks without a module of their own
 HELPERS = (
     "config",
     "store",

@@ -143,7 +143,11 @@ def damaged(kind: str, folder: Path, ramp: Path) -> Path:
         ("empty", "the file is empty", "fetch or generate it again"),
         ("text", "not readable as video", "remove it from the list or encode it again"),
         ("without index", "not readable as video", "remove it from the list or encode it again"),
-        ("sound only", r"not readable as video \(no moving pictures inside", "remove it from the list or encode it again"),
+        (
+            "sound only",
+            r"not readable as video \(no moving pictures inside",
+            "remove it from the list or encode it again",
+        ),
     ],
 )
 def test_a_bad_file_is_one_clear_error(tmp_path, ramp, kind, reason, remedy, provoked):
