@@ -29,7 +29,7 @@ def quiet() -> Iterator[None]:
 def generate(config: StandInConfig, folder: Path, workers: int) -> None:
     """Generate the stand-in."""
     with quiet():
-        standin.generate(config, folder, workers)
+        standin.generate(config, folder, workers=workers)
 
 
 def answer(settings: Settings, clips: Clips, run: Path, cache: Path) -> None:

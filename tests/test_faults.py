@@ -133,11 +133,11 @@ def test_the_disk_fills_up_while_generating(whole, small_disk, workers, provoked
     folder, other = small_disk / "videos", small_disk / "other"
     other.write_bytes(bytes(2_900_000))
     with pytest.raises(OSError, match=FULL.format(folder)):
-        standin.generate(VERY_SHORT, folder, workers, io.StringIO())
+        standin.generate(VERY_SHORT, folder, workers=workers, stream=io.StringIO())
     kept = assert_whole(folder, whole)
     assert kept
     other.unlink()
-    standin.generate(VERY_SHORT, folder, 1, io.StringIO())
+    standin.generate(VERY_SHORT, folder, workers=1, stream=io.StringIO())
     assert_complete(folder, whole, kept)
     provoked("the disk is full", "generating videos")
 
@@ -145,11 +145,11 @@ def test_the_disk_fills_up_while_generating(whole, small_disk, workers, provoked
 def test_generating_on_a_read_only_disk(whole, small_disk, provoked):
     remount(small_disk, "ro")
     with pytest.raises(OSError, match=READ_ONLY.format(small_disk)):
-        standin.generate(VERY_SHORT, small_disk / "videos", 1, io.StringIO())
+        standin.generate(VERY_SHORT, small_disk / "videos", workers=1, stream=io.StringIO())
     remount(small_disk, "rw")
-    standin.generate(VERY_SHORT, small_disk / "videos", 1, io.StringIO())
+    standin.generate(VERY_SHORT, small_disk / "videos", workers=1, stream=io.StringIO())
     remount(small_disk, "ro")
-    table = standin.generate(VERY_SHORT, small_disk / "videos", 1, io.StringIO())
+    table = standin.generate(VERY_SHORT, small_disk / "videos", workers=1, stream=io.StringIO())
     assert table.sha256.tolist() == whole.sha256.tolist(), "what is finished can be used from there"
     provoked("the disk is read-only", "generating videos")
 

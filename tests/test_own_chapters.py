@@ -18,8 +18,8 @@ def uneven(tmp_path_factory):
     """Videos of three classes, uneven, one of them alone: real ones of phones where they are, else made."""
     folder = tmp_path_factory.mktemp("own") / "my videos"
     if not (REAL / "skateboard").is_dir():
-        return write_videos(folder, {"down": 6, "along": 4, "lone": 1})
-    for kind, turned, count in (("Kickflip", "Kickflip90.mov", 5), ("Ollie", "Ollie33.mov", 3)):
+        return write_videos(folder, {"down": 5, "along": 4, "lone": 1})
+    for kind, turned, count in (("Kickflip", "Kickflip90.mov", 4), ("Ollie", "Ollie33.mov", 3)):
         small = sorted((REAL / "skateboard" / kind).iterdir(), key=lambda p: p.stat().st_size)
         (folder / kind).mkdir(parents=True)
         for path in (*small[:count], REAL / "skateboard" / kind / turned):
@@ -43,6 +43,7 @@ def run_with_data(tmp_path_factory):
     """
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOJEPA_")}
     environment |= {"PICOJEPA_PROFILE": "smoke", "PICOJEPA_CACHE": str(tmp_path_factory.mktemp("cache"))}
+    environment["OMP_NUM_THREADS"] = "1"  # tiny networks; on a busy machine teams wait for each other
     book = notebook_path("data").parent
     client = NotebookClient(nbformat.v4.new_notebook(), timeout=600, resources={"metadata": {"path": str(book)}})
 
@@ -64,8 +65,8 @@ def read(notebook) -> str:
     return "\n".join(str(o.get("text", "")) + "".join(map(str, o.get("data", {}).values())) for o in found)
 
 
-RUNS = [("uneven", name) for name in (*CHAPTERS, "scaling")]
-RUNS += [("many", name) for name in ("probing", "ensemble", "tsne", "results")]  # those that depend on the classes
+RUNS = [("uneven", name) for name in CHAPTERS]
+RUNS += [("many", name) for name in ("probing", "ensemble", "tsne")]  # those that depend most on the number of classes
 
 
 @pytest.mark.parametrize(("which", "name"), RUNS)
@@ -76,8 +77,7 @@ def test_a_chapter_runs_on_ones_own_videos(which, name, run_with_data, request):
     for key, record in glued(notebook).items():
         assert quotable(record), f"{key} is glued as {record}"
         assert not re.search(r"\bnan\b|\binf\b", record.get("text/plain", "")), f"{key} is glued as {record}"
-    if name in CHAPTERS:
-        assert f"not the stand-in but {folder.name!r}" in read(notebook).replace("\\'", "'")
+    assert f"not the stand-in but {folder.name!r}" in read(notebook).replace("\\'", "'")
     told = {"probing-told", "ensemble-told", "results-p1-verdict", "results-live-verdict"}  # of two videos, or twelve
     for key in told & set(glued(notebook)):
         assert glued(notebook)[key]["text/plain"].startswith("'cannot be told here"), key
