@@ -115,7 +115,7 @@ def purity_gain(
     """
     found = [nearest(space, apart=videos) for space in (points, minus) if space is not None]
     _, first, owner = np.unique(videos, return_index=True, return_inverse=True)
-    chance = purity_by_chance(labels, videos)
+    chance, numbers = purity_by_chance(labels, videos), np.unique(labels[first], return_inverse=True)[1]
 
     def gain(classes: np.ndarray) -> float:
         of = classes[owner]
@@ -123,6 +123,6 @@ def purity_gain(
         return round(100 * float(purities[0] - (chance if minus is None else purities[1])), 9)
 
     rng = np.random.default_rng(seed)
-    low, high = np.quantile([gain(rng.permutation(labels[first])) for _ in range(draws)], [0.025, 0.975])
-    value = gain(labels[first])
+    low, high = np.quantile([gain(rng.permutation(numbers)) for _ in range(draws)], [0.025, 0.975])
+    value = gain(numbers)
     return value, value - float(high), value - float(low)
