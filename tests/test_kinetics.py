@@ -21,7 +21,7 @@ from socket import SO_LINGER, SOL_SOCKET
 from threading import Event, Thread
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, fill
 
 from picojepa import data
 from picojepa.config import CLASSES, LABELLED_CLASSES
@@ -660,16 +660,6 @@ def test_the_disk_fills_up_while_an_archive_is_fetched(server, small_disk, capsy
     assert re.fullmatch(r"bytes=\d{6}-", server.got()[-1][1])
     complete(folder)
     provoked("the disk is full", "fetching")
-
-
-def fill(path: Path) -> None:
-    """What another program may do."""
-    with path.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(4096)):
-                pass
-        except OSError:
-            pass
 
 
 def test_the_disk_fills_up_while_clips_are_taken_out(server, small_disk, capsys, provoked):
