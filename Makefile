@@ -48,8 +48,9 @@ bench: $(STAMP)  ## measure the published step and ours side by side and write b
 	$(BIN)/python -m tools.bench
 	$(BIN)/python -m tools.bench_lists
 
-experiments: $(STAMP)  ## run the grid of experiments behind the book (long)
-	$(BIN)/python tools/experiments.py
+experiments: $(STAMP)  ## run the experiments behind the book and the studies of their encoders (hours)
+	$(BIN)/python -m tools.experiments
+	$(BIN)/python -m tools.studies
 
 reliability: $(STAMP)  ## provoke every fault that the tests know, read 10 000 damaged files, and record what came of it
 	$(BIN)/python -m tools.reliability

@@ -65,6 +65,12 @@ def with_noise(clips: Clips, share: float = NOISE) -> Clips:
     return replace(clips, training=training, digest=store.digest([clips.digest, "noise", share]))
 
 
+def stills(clips: Clips) -> Clips:
+    """V8: every training clip is its first frame, shown over and over."""
+    training = np.broadcast_to(clips.training[:, :, :1], clips.training.shape)
+    return replace(clips, training=training, digest=store.digest([clips.digest, "stills"]))
+
+
 def trained(settings: Settings, **changes: object) -> Settings:
     """Settings with some of the training's numbers changed."""
     return replace(settings, training=replace(settings.training, **changes))
@@ -73,6 +79,12 @@ def trained(settings: Settings, **changes: object) -> Settings:
 def published(settings: Settings, *switches: str) -> Settings:
     """Settings with habits of the published code, in the precision of the others."""
     return trained(as_published(settings, *switches), precision=settings.training.precision)
+
+
+def fine_grid(settings: Settings, **mask: object) -> Settings:
+    """A grid of 8x8 cells in place of 4x4; each clip costs over four times more, so a third of them is seen."""
+    finer = replace(settings, model=replace(settings.model, patch=settings.model.patch // 2))
+    return trained(finer, clips=settings.training.clips // 3, mask=replace(settings.training.mask, **mask))
 
 
 @dataclass(frozen=True)
@@ -113,7 +125,15 @@ EXPERIMENTS = {
     "F10": Experiment("1 % of the training videos are noise", data=with_noise),
     "V11-slow": Experiment("the predictor learns at a third of the rate", partial(trained, predictor_rate=0.3)),
     "V11-fast": Experiment("the predictor learns at three times the rate", partial(trained, predictor_rate=3.0)),
+    "V8": Experiment("trained on still frames", data=stills),
     "published": Experiment("all habits of the published code at once", as_published),
+    "8x8": Experiment("a grid of 8x8 cells, a third of the clips", fine_grid),
+    "8x8-multiblock": Experiment("8x8, multi-block masks", partial(fine_grid, strategy="multiblock")),
+    "8x8-causal": Experiment("8x8, causal multi-block masks", partial(fine_grid, strategy="causal")),
+    "8x8-half": Experiment("8x8, tubes that hide half of the cells", partial(fine_grid, ratio=0.5)),
+    "8x8-most": Experiment("8x8, tubes that hide nine cells of ten", partial(fine_grid, ratio=0.9)),
+    "rate-high": Experiment("ten times the learning rate", partial(trained, learning_rate=1e-2), seeds=(0,)),
+    "rate-low": Experiment("a tenth of the learning rate", partial(trained, learning_rate=1e-4), seeds=(0,)),
 }
 
 
@@ -133,11 +153,16 @@ def pretrained(chosen: Settings, clips: Clips, objective: type[JEPA] | None) -> 
     return store.result("pretraining.run", inputs, make)
 
 
-def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
-    """One run: its course, and pre-trained against random weights of the same seed with every probe, video by video."""
+def run_of(name: str, base: Settings, clips: Clips, seed: int) -> tuple[Settings, Path]:
+    """Settings of one run and its folder, found again or trained."""
     experiment = EXPERIMENTS[name]
     chosen = trained(experiment.change(base), seed=seed)
-    run = pretrained(chosen, experiment.data(clips), experiment.objective)
+    return chosen, pretrained(chosen, experiment.data(clips), experiment.objective)
+
+
+def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
+    """One run: its course, and pre-trained against random weights of the same seed with every probe, video by video."""
+    experiment, (chosen, run) = EXPERIMENTS[name], run_of(name, base, clips, seed)
     scores = []
     for classes, labelled in ((CLASSES, False), (LABELLED_CLASSES, True)):
         task = probing.make_task(clips, classes, labelled_only=labelled)

@@ -1,0 +1,77 @@
+"""Ask finished encoders further questions, and write one small JSON card for each answer to data/studies.
+
+A study trains no encoder of its own: it takes those of `tools/experiments.py`, found again in the cache or trained
+once more. It can be interrupted: what has a card is not done again.
+
+python -m tools.studies [NAME ...] [--seeds N ...] [--again]    default: everything that has no card yet
+"""
+
+import argparse
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from picojepa import data, store
+from picojepa.clips import Clips
+from picojepa.config import DATA, Settings, settings
+
+FOLDER = DATA / "studies"
+PARTS = ("study_committees", "study_probes", "study_decoding", "study_edge")  # modules beside this one
+
+
+@dataclass(frozen=True)
+class Study:
+    """One question to encoders: (settings, clips, seed) -> what the card holds, as plain values."""
+
+    what: str
+    make: Callable[[Settings, Clips, int], dict[str, Any]]
+    seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+
+
+def all_studies() -> dict[str, Study]:
+    """Every study by name, in the order in which they are done."""
+    return {name: study for part in PARTS for name, study in import_module(f"tools.{part}").STUDIES.items()}
+
+
+def card(name: str, study: Study, base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
+    """The answer of one study for one seed, with what a reader must know of it."""
+    start = time.perf_counter()
+    answer = study.make(base, clips, seed)
+    facts = {"study": name, "what": study.what, "seed": seed, "profile": base.profile, "data": clips.digest}
+    made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - start, 1)}
+    return {**facts, **made, **store.hardware(), **answer}
+
+
+def main() -> None:
+    studies = all_studies()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"known: {', '.join(studies)}")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of each study")
+    parser.add_argument("--again", action="store_true", help="also what has a card")
+    chosen = parser.parse_args()
+    if unknown := [name for name in chosen.names if name not in studies]:
+        parser.error(f"unknown study {', '.join(unknown)}; known: {', '.join(studies)}")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    base = settings()
+    wanted = [
+        (name, seed, FOLDER / f"{name}-{base.profile}-{seed}.json")
+        for name in chosen.names or studies
+        for seed in (studies[name].seeds if chosen.seeds is None else chosen.seeds)
+    ]
+    clips = data.load_clips(base)
+    FOLDER.mkdir(exist_ok=True)
+    waiting = [run for run in wanted if chosen.again or not run[2].exists()]
+    for name, seed, path in tqdm(waiting, desc="studies", unit="card"):
+        store.write_atomically(path, json.dumps(card(name, studies[name], base, clips, seed), indent=1, sort_keys=True))
+        logging.info("written: %s", path.name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""To be written."""
+
+from tools.studies import Study
+
+STUDIES: dict[str, Study] = {}
