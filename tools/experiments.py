@@ -12,21 +12,23 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
 import numpy as np
+import pandas as pd
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from picojepa import data, pretraining, probing, store
-from picojepa.architecture import initialise, patchify, seeded
+from picojepa.architecture import initialise, new_encoder, patchify, seeded
 from picojepa.clips import Clips
 from picojepa.config import CLASSES, LABELLED_CLASSES, Settings, as_published, settings
+from picojepa.features import device, load_encoder
 from picojepa.jepa import JEPA
 from picojepa.results import CARDS
 
@@ -160,13 +162,31 @@ def run_of(name: str, base: Settings, clips: Clips, seed: int) -> tuple[Settings
     return chosen, pretrained(chosen, experiment.data(clips), experiment.objective)
 
 
+def probed(settings: Settings, clips: Clips, run: Path, task: probing.Task) -> pd.DataFrame:
+    """Predictions of a run as `probing.probe_run` makes them; those of random weights are shared by runs of a seed."""
+    seed, inputs = settings.training.seed, probing.task_inputs(settings, clips, task)
+    shared = {"model": asdict(settings.model), "clip": asdict(settings.clip), "probe": inputs["probe"]}
+
+    def untrained() -> pd.DataFrame:
+        encoder = new_encoder(settings, seed).to(device())
+        return probing.probe_encoder(encoder, settings, clips, task, "random weights")
+
+    def trained() -> pd.DataFrame:
+        encoder = load_encoder(run / "encoder.safetensors", settings)
+        return probing.probe_encoder(encoder, settings, clips, task, "pre-trained")
+
+    random = {**shared, "seed": seed, "data": clips.digest, "task": inputs["task"]}
+    stored = {"probing.random": (random, untrained), "probing.trained": ({"run": run.name, **inputs}, trained)}
+    return pd.concat([probing.stored_table(stage, *of) for stage, of in stored.items()], ignore_index=True)
+
+
 def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
     """One run: its course, and pre-trained against random weights of the same seed with every probe, video by video."""
     experiment, (chosen, run) = EXPERIMENTS[name], run_of(name, base, clips, seed)
     scores = []
     for classes, labelled in ((CLASSES, False), (LABELLED_CLASSES, True)):
         task = probing.make_task(clips, classes, labelled_only=labelled)
-        table = probing.probe_run(chosen, clips, run, task)
+        table = probed(chosen, clips, run, task)
         for (features, probe), group in table.groupby(["features", "probe"], sort=False):
             right = (group.predicted == group.label).astype(int)
             names = {"classes": len(classes), "features": features, "probe": probe}
