@@ -4,7 +4,6 @@ Book: chapter 8.
 """
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from picojepa import store
+from picojepa import store, weights
 from picojepa.clips import Clips
 from picojepa.config import DATA, LABELLED_CLASSES, PAPER_VALIDATION, ROOT, Settings
 from picojepa.data import labelled_classes, quarters
@@ -280,6 +279,7 @@ def run_card(settings: Settings, folder: Path) -> pd.Series:
         "seed": training.seed,
         "machine": f"{card['machine']}, accelerator: {card['accelerator']}, torch {card['torch']}",
         "made": f"{card['date']}, in {card['seconds']:.0f} s",
+        "weights": weights.origin(folder),
         "code, data": f"{card['code']}, {card['inputs'].get('data', 'none')}",
     }
     return pd.Series(facts, name="run card")
@@ -330,70 +330,3 @@ def primary_measure(cards: list[dict[str, Any]], classes: int = 10, probe: str =
         rows.append({"seed": card["seed"], **scores})
     table = pd.DataFrame(rows).set_index("seed")
     return table.assign(difference=table["pre-trained"] - table["random weights"])
-
-
-# ---------------------------------------------------------------- one change at a time
-
-
-def effect(experiment: str, folder: Path = CARDS, classes: int = 10, probe: str = "linear") -> pd.Series:
-    """How many points the book's training is ahead of a changed one, for each seed that both have.
-
-    Args:
-        experiment: name in `tools/experiments.py`.
-        folder: where the cards are.
-        classes: 10, or 4 (the labelled list).
-        probe: linear, attentive or k-NN.
-
-    Raises:
-        FileNotFoundError: there are no cards.
-
-    Book: the page on experiments, chapter 8.
-    """
-    ours, changed = (
-        primary_measure(committed_cards(f"{name}-laptop", folder), classes, probe)["pre-trained"]
-        for name in ("primary", experiment)
-    )
-    return (ours - changed).dropna()
-
-
-def ledger(live: Mapping[str, dict[str, str]], folder: Path = CARDS) -> pd.DataFrame:
-    """Every claim of data/claims.csv with its test and verdict, one row each.
-
-    Args:
-        live: for claims that a chapter tested, the row that `claim` gave.
-        folder: where the cards of the experiments are.
-
-    Returns:
-        Columns of `claim`, with the claim's number as the index, and page: where the evidence is.
-
-    Raises:
-        ValueError: a claim of the list that should be tested live was not, or the other way round.
-    """
-    listed = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
-    if wrong := set(live) ^ set(listed.index[listed.evidence == "live"]):
-        raise ValueError(f"claims tested live and claims listed as such differ: {', '.join(sorted(wrong))}")
-    rows = []
-    for number, listing in listed.iterrows():
-        kind, *names = listing.evidence.split() or [""]
-        if kind == "live":
-            row = live[str(number)]
-        elif kind == "experiment":
-            row = _from_cards(names[0], -1 if "reversed" in names else 1, folder)
-        else:
-            row = dict.fromkeys(("tested here as", "points (95 %)", "over"), "") | {"verdict": "not run"}
-            if kind:
-                row |= {"tested here as": listing.evidence, "verdict": "see there"}
-        rows.append({**row, "claim": listing.claim, "where": listing["where"], "page": listing.page})
-    columns = ["claim", "where", "tested here as", "points (95 %)", "over", "verdict", "page"]
-    return pd.DataFrame(rows, index=listed.index, columns=columns)
-
-
-def _from_cards(experiment: str, sign: int, folder: Path) -> dict[str, str]:
-    """A row of the ledger from the cards of an experiment, of which there may be none yet."""
-    try:
-        found = sign * effect(experiment, folder)
-    except FileNotFoundError:
-        return dict.fromkeys(("tested here as", "points (95 %)", "over"), "") | {"verdict": "not run"}
-    interval = seed_interval(found.to_numpy()) if len(found) > 1 else (float(found.iloc[0]), -np.inf, np.inf)
-    difference = f"{experiment} - ours" if sign < 0 else f"ours - {experiment}"
-    return claim("", "", f"10 classes, linear probe, {difference}", interval, f"{len(found)} seeds (loaded, stand-in)")

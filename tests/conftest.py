@@ -54,6 +54,8 @@ HELPERS = (
     "features",
     "jepa",
     "published",
+    "evidence",
+    "weights",
     "plots",
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}

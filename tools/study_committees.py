@@ -18,15 +18,16 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 from picojepa import ensemble, standin, store, workers
-from picojepa.architecture import Encoder, seeded
+from picojepa.architecture import Encoder, new_encoder, seeded
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import LABELLED_CLASSES, PROFILES, ClipConfig, ProbeConfig, Settings, StandInConfig
 from picojepa.ensemble import PARTIALS, majority_vote, soft_vote
-from picojepa.features import encode, load_encoder
-from picojepa.probing import AttentiveHead, LinearHead, knn_probe, linear_probe, make_task, train_head
+from picojepa.features import device, encode, load_encoder
+from picojepa.probing import AttentiveHead, LinearHead, colour_histogram, knn_probe, linear_probe, make_task, train_head
 from picojepa.videos import read_clips
 from tools.experiments import EXPERIMENTS, run_of
 from tools.studies import Study
+from tools.study_probes import frame_differences
 
 LARGE = 1000  # more videos of each labelled class
 FOLDS = 5  # of the training videos, for answers to videos that a member has not learned from
@@ -199,6 +200,18 @@ class Bench:
         config = replace(self.settings.probe, seed=self.settings.probe.seed + seed, **changes)
         return head_on(self.pooled, self.labels, LinearHead, config.epochs, config.learning_rate, config)
 
+    def surface(self, base: Settings, seed: int) -> dict[str, Answers]:
+        """What the same videos give without a trained encoder: random weights, colours, frame differences."""
+        config, rows = self.settings.probe, {"train": self.train, **self.asked}
+        untrained = self.encoded(new_encoder(base, seed).to(device())).mean(1)
+        head = head_on(untrained, self.labels, LinearHead, config.epochs, config.learning_rate, config)
+        found = {"General, random weights": head(self.train, self.asked)}
+        for name, describe in {"colour histogram": colour_histogram, "frame differences": frame_differences}.items():
+            numbers = dict(zip(rows, map(describe, self.pixels), strict=True))
+            learn = partial(linear_probe, numbers["train"], self.labels.numpy())
+            found[f"{name}, linear probe"] = {asked: learn(numbers[asked]) for asked in self.asked}
+        return found
+
     def after_block(self, block: int) -> Tensor:
         """Pooled features (n, D) as they leave an earlier block of the encoder."""
         kept: list[Tensor] = []
@@ -207,8 +220,15 @@ class Bench:
         hook.remove()
         return torch.cat(kept)
 
-    def kinds(self, base: Settings, clips: Clips, seed: int) -> dict[str, Fit]:
-        """Heads of unlike kinds: type, depth that is read, and, where such an encoder was trained, patch size."""
+    def small_patches(self, base: Settings, clips: Clips, seed: int) -> Fit:
+        """A linear head on another encoder, whose patches have half the size."""
+        fine, run = run_of("8x8", base, clips, seed)
+        pooled = self.encoded(load_encoder(run / "encoder.safetensors", fine)).mean(1)
+        config = self.settings.probe
+        return head_on(pooled, self.labels, LinearHead, config.epochs, config.learning_rate, config)
+
+    def kinds(self) -> dict[str, Fit]:
+        """Heads of unlike kinds: type, and depth that is read."""
         config = self.settings.probe
         attentive = partial(AttentiveHead, heads=self.settings.model.heads)
         long, rate = config.attentive_epochs, config.attentive_learning_rate
@@ -220,12 +240,6 @@ class Bench:
             "nearest": neighbours_on(self.pooled, self.labels, config.neighbours),
             "half the depth": head_on(early, self.labels, LinearHead, config.epochs, config.learning_rate, config),
         }
-        if seed in EXPERIMENTS["8x8"].seeds:
-            fine, run = run_of("8x8", base, clips, seed)
-            pooled = self.encoded(load_encoder(run / "encoder.safetensors", fine)).mean(1)
-            fits["small patches"] = head_on(
-                pooled, self.labels, LinearHead, config.epochs, config.learning_rate, config
-            )
         return fits
 
 
@@ -234,7 +248,7 @@ def committees(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     bench = Bench(base, clips, seed)
     everything, random = bench.train, np.random.default_rng(seed)
     bags = [random.choice(everything, len(everything)) for _ in PARTIALS]
-    kinds = bench.kinds(base, clips, seed)
+    kinds = bench.kinds()
     recipes: dict[str, list[tuple[str, Fit, np.ndarray]]] = {
         "quarters": [(f"Partial {i}", bench.head(i), rows) for i, rows in enumerate(bench.quarters, 1)],
         "bags": [(f"bag {i}", bench.head(i), rows) for i, rows in enumerate(bags, 1)],
@@ -255,6 +269,7 @@ def committees(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         cut = parts_of(bench.labels, count, seed)
         votes = committee([bench.head(i)(rows, bench.asked) for i, rows in enumerate(cut)], bench.labels)
         decided |= {f"{count} parts: {rule}": votes[rule] for rule in ("hard", "soft")}
+    answers |= bench.surface(base, seed)
     members = {group: [name for name, _, _ in recipe] for group, recipe in recipes.items()}
     return card_of(bench, answers, decided) | {"members": members}
 
@@ -270,6 +285,15 @@ def card_of(bench: Bench, answers: dict[str, Answers], decided: dict[str, Answer
         "labels": {name: "".join(map(str, of.tolist())) for name, of in labels.items()},
         "sheets": sheets,
     }
+
+
+def patches(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
+    """Heads of unlike kinds, one of them on an encoder with smaller patches."""
+    bench = Bench(base, clips, seed)
+    fits = {"General": bench.head(), **bench.kinds(), "small patches": bench.small_patches(base, clips, seed)}
+    answers = {name: member(fit, bench.train, bench.folds, bench.asked) for name, fit in fits.items()}
+    decided = {f"kinds: {rule}": of for rule, of in committee(list(answers.values()), bench.labels).items()}
+    return card_of(bench, answers, decided) | {"members": {"kinds": list(answers)}}
 
 
 def habits(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
@@ -339,9 +363,38 @@ def noisy_heads(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     return {"run": run.name, "labels": labels, "sheets": sheets}
 
 
+def tables(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
+    """The paper's Tables 2 and 3 with both recipes, and the same heads on random weights of the same seed."""
+    found: dict[str, Any] = {}
+    for recipe, name in {"vjepa": "primary", "published": "published"}.items():
+        if seed not in EXPERIMENTS[name].seeds:
+            continue
+        chosen, run = run_of(name, base, clips, seed)
+        untrained = new_encoder(chosen, seed).to(device())
+        task = make_task(clips, LABELLED_CLASSES, labelled_only=True)
+        heads = ensemble.fit_members(clips, partial(encoded_rows, untrained, clips, chosen.probe), chosen.probe)
+        scores = ensemble.member_scores(heads, encode(untrained, clips.centre[task.test]))
+        answers = {"pre-trained": ensemble.predictions(chosen, clips, run)}
+        answers["random weights"] = ensemble.decide(clips, task, scores)
+        found[recipe] = {features: table_of(answer) for features, answer in answers.items()} | {"run": run.name}
+    return found
+
+
+def table_of(answers: pd.DataFrame) -> dict[str, Any]:
+    """Accuracy and certainty in percent by member and class, and who was right, video by video."""
+    right = (answers.predicted == answers.label).astype(int)
+    return {
+        "accuracy": ensemble.accuracy_table(answers).round(4).to_dict(),
+        "certainty": ensemble.certainty_table(answers).round(4).to_dict(),
+        "right": {name: "".join(map(str, of)) for name, of in right.groupby(answers.member)},
+    }
+
+
 STUDIES = {
+    "tables": Study("Tables 2 and 3 with both recipes", tables),
     "committees": Study("committees on one shared encoder", committees),
     "habits": Study("heads on 80 % of each list, and heads with as many steps as General", habits),
     "independent": Study("committees whose members have an encoder each", independent, seeds=(0,)),
+    "patches": Study("unlike heads, one of them on an encoder with smaller patches", patches, seeds=(0, 1, 2)),
     "noisy-heads": Study("dropout of the frozen encoder while heads learn", noisy_heads, seeds=(0, 1, 2)),
 }

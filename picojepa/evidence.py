@@ -1,0 +1,268 @@
+"""What stored runs and studies say of a claim: effects over seeds, leads on the same videos, and the ledger.
+
+Book: chapter 8, and the pages on experiments, probes and committees.
+"""
+
+import json
+import operator
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from picojepa.config import DATA
+from picojepa.results import CARDS, claim, committed_cards, primary_measure, seed_interval
+
+STUDIES = DATA / "studies"
+LEVEL = 0.05  # a claim needs a p below it, after Holm's correction within its family
+COLUMNS = ("tested here as", "points (95 %)", "over", "p")
+
+
+# ---------------------------------------------------------------- cards
+
+
+def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
+    """The cards that ``make experiments`` wrote for one study, by seed.
+
+    Raises:
+        FileNotFoundError: there are none; the message names the command that makes them.
+    """
+    paths = sorted(folder.glob(f"{study}-{profile}-*.json"))
+    if not paths:
+        raise FileNotFoundError(f"no cards of {study!r} in {folder}; run `make experiments`")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def accuracies(
+    folder: Path = CARDS, control: str = "primary", classes: int = 10, probe: str = "linear"
+) -> pd.DataFrame:
+    """Accuracy (%) of every experiment that has the geometry of ``control``: seeds (rows) by experiments (columns).
+
+    Args:
+        folder: where the cards are.
+        control: the experiment that the others changed in one point; it comes first.
+        classes: 10, or 4 (the labelled list).
+        probe: linear, attentive or k-NN.
+
+    Raises:
+        FileNotFoundError: there are no cards of ``control``.
+    """
+    geometry = committed_cards(f"{control}-laptop", folder)[0]["settings"]["model"]
+    by_name: dict[str, list[dict[str, Any]]] = {control: []}
+    for path in sorted(folder.glob("*-laptop-*.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        own = dict(card["settings"]["model"], dropout=geometry["dropout"])
+        if own == geometry:
+            by_name.setdefault(card["experiment"], []).append(card)
+    columns = {name: primary_measure(cards, classes, probe)["pre-trained"] for name, cards in by_name.items()}
+    return pd.DataFrame(columns).sort_index()
+
+
+def effects(table: pd.DataFrame) -> pd.DataFrame:
+    """How many points the first column of `accuracies` is ahead of each other one: mean, low, high, p, seeds.
+
+    All columns are fitted together: accuracy = experiment + seed + noise, ordinary least squares. So the size of the
+    noise is learned from all runs, and three seeds of one experiment need not tell it alone. The intervals (95 %) are
+    over seeds, and take the noise to be as large in every experiment.
+
+    Source: the analysis of variance with blocks, as statsmodels computes it. Book: the page on experiments.
+    """
+    long = table.rename_axis("seed").reset_index().melt("seed", var_name="experiment").dropna()
+    control, others = table.columns[0], list(table.columns[1:])
+    design = pd.get_dummies(long.seed, prefix="seed").join(pd.get_dummies(long.experiment)[others]).astype(float)
+    fit = sm.OLS(long.value, design).fit()
+    ends = fit.conf_int()
+    return (
+        pd.DataFrame({"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()})
+        .loc[others]
+        .rename_axis(f"{control} minus")
+    )
+
+
+def right_answers(card: Mapping[str, Any], name: str, on: str = "large") -> np.ndarray:
+    """Which videos a member or committee of a study got right, bool (n,).
+
+    Args:
+        card: of a study of committees.
+        name: of a member or committee; ``"mean of GROUP"`` gives the share of the group's members that are right.
+        on: ``validation``, or ``large``: the 4 000 unseen videos.
+    """
+    if name.startswith("mean of "):
+        members = card["members"][name.removeprefix("mean of ")]
+        return np.mean([right_answers(card, member, on) for member in members], axis=0)
+    labels, given = (np.frombuffer(text.encode(), np.uint8) for text in (card["labels"][on], card["sheets"][name][on]))
+    return labels == given
+
+
+def lead(card: Mapping[str, Any], first: str, second: str, on: str = "large") -> float:
+    """How many points more of the same videos ``first`` gets right than ``second``; see `right_answers`.
+
+    With ``"each of GROUP"`` the second is the best member of a group.
+    """
+    if second.startswith("each of "):
+        members = card["members"][second.removeprefix("each of ")]
+        return min(lead(card, first, member, on) for member in members)
+    return 100 * float(np.mean(right_answers(card, first, on) * 1.0 - right_answers(card, second, on)))
+
+
+# ---------------------------------------------------------------- how much could be told
+
+
+def power(n: int, lead: float, disagree: float, level: float = LEVEL) -> float:
+    """Probability that McNemar's exact test tells two classifiers apart.
+
+    Args:
+        n: videos that both answer.
+        lead: true difference of their accuracies, 0 to 1.
+        disagree: share of the videos that only one of them gets right, at least ``lead``.
+        level: of the test.
+
+    Book: the page on committees.
+    """
+    counts = np.arange(n + 1)  # videos on which one of the two is right
+    # McNemar's p is below the level if the fewer wins are at most this many.
+    most = stats.binom.ppf(level / 2, counts, 0.5) - 1
+    share = (1 + lead / disagree) / 2 if disagree else 0.5
+    told = stats.binom.cdf(most, counts, share) + stats.binom.cdf(most, counts, 1 - share)
+    return float(np.sum(stats.binom.pmf(counts, n, disagree) * told))
+
+
+def videos_needed(lead: float, disagree: float, wanted: float = 0.8, most: int = 2**17) -> int:
+    """Fewest videos with which McNemar's exact test tells a lead with some probability, to about two per cent.
+
+    Raises:
+        ValueError: more than ``most`` would be needed.
+    """
+    low, high = 1, 2
+    while power(high, lead, disagree) < wanted:
+        low, high = high, 2 * high
+        if high > most:
+            raise ValueError(f"more than {most} videos are needed")
+    while high - low > max(1, high // 50):
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(middle, lead, disagree) >= wanted else (middle, high)
+    return high
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P values of one family, corrected so that the chance of a single false word in the family is at most the level.
+
+    Source: Holm 1979, as statsmodels computes it. Book: chapter 8.
+    """
+    return list(map(float, multipletests(p_values, LEVEL, method="holm")[1])) if len(p_values) else []
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def over_seeds(values: Sequence[float], test: str, over: str) -> dict[str, Any]:
+    """A row of the ledger from differences, one for each seed, in points; with one seed there is no interval."""
+    found = np.asarray(values, dtype=float)
+    several = len(found) > 1 and np.ptp(found) > 0
+    interval = seed_interval(found) if several else (float(found.mean()), -np.inf, np.inf)
+    p = float(stats.ttest_1samp(found, 0).pvalue) if several else None
+    return {**claim("", "", test, interval, over), "p": p}
+
+
+def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> dict[str, Any]:
+    """A row of the ledger from what a line of data/claims.csv names.
+
+    Args:
+        evidence: ``experiment NAME | CONTROL``: the control (without one: ours) minus the changed training, and
+            ``reversed NAME | CONTROL`` the other way round;
+            ``lead STUDY | ONE | OTHER``: members or committees on the 4 000 videos;
+            ``study NAME | PATH``: a number (points) that each card of a study holds, such as ``labels.gain``.
+        cards: folder of the runs.
+        studies: folder of the studies.
+
+    Raises:
+        FileNotFoundError: there are no such cards yet.
+        ValueError: another kind of evidence.
+    """
+    kind, _, rest = evidence.partition(" ")
+    names = [name.strip() for name in rest.split("|")]
+    if kind in ("experiment", "reversed"):
+        return _of_experiment(names[0], names[1] if len(names) > 1 else "primary", cards, kind == "reversed")
+    found = study_cards(names[0], studies)
+    seeds = f"{len(found)} seeds (loaded, stand-in)" if len(found) > 1 else "1 seed (loaded, stand-in)"
+    if kind == "lead":
+        values = [lead(card, *names[1:3]) for card in found]
+        videos = len(found[0]["labels"]["large"])
+        return over_seeds(values, f"{names[1]} - {names[2]}", f"{seeds} of {videos} videos")
+    if kind == "study":
+        path = names[1].split(".")
+        values = [float(reduce(operator.getitem, path, card)) for card in found]  # type: ignore[arg-type]
+        return over_seeds(values, names[2] if len(names) > 2 else names[1], seeds)
+    raise ValueError(f"unknown kind of evidence {kind!r} in data/claims.csv; known: experiment, reversed, lead, study")
+
+
+def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[str, Any]:
+    """A row from the runs of an experiment: control minus experiment, or turned round."""
+    table = accuracies(folder, control)
+    if name not in table:
+        raise FileNotFoundError(f"no cards of {name!r} in {folder}; run `make experiments`")
+    found = effects(table).loc[name]
+    interval, pair = (found["mean"], found.low, found.high), ["ours" if control == "primary" else control, name]
+    if turned:
+        interval, pair = (-found["mean"], -found.high, -found.low), pair[::-1]
+    test, over = f"10 classes, linear probe, {' - '.join(pair)}", f"{found.seeds:.0f} seeds (loaded, stand-in)"
+    return {**claim("", "", test, interval, over), "p": float(found.p)}
+
+
+def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:
+    """Every claim of data/claims.csv with its test and verdict, one row each.
+
+    A verdict is by the p value after Holm's correction within the claim's family (the letter of its number); a claim
+    without a p value, such as a count, keeps the verdict of its interval.
+
+    Args:
+        live: for claims that a chapter tested, the row that `results.claim` gave, and ``p`` where there is one.
+        cards: folder of the runs.
+        studies: folder of the studies.
+
+    Returns:
+        The claim's number as the index, and: claim, where, tested here as, points (95 %), over, p, p (Holm), verdict,
+        note, page.
+
+    Raises:
+        ValueError: a claim of the list that should be tested live was not, or the other way round.
+    """
+    listed = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
+    if wrong := set(live) ^ set(listed.index[listed.evidence == "live"]):
+        raise ValueError(f"claims tested live and claims listed as such differ: {', '.join(sorted(wrong))}")
+    rows: dict[str, dict[str, Any]] = {}
+    for number, listing in listed.iterrows():
+        rows[str(number)] = {
+            **_row(str(number), listing.evidence, live, cards, studies),
+            **{key: listing[key] for key in ("claim", "where", "note", "page")},
+        }
+    table = pd.DataFrame(rows).T
+    table["p (Holm)"] = None
+    for _, family in table[table.p.notna()].groupby(lambda number: number[0]):
+        table.loc[family.index, "p (Holm)"] = holm(list(family.p))
+    weak = table["p (Holm)"].notna() & (table["p (Holm)"].astype(float) >= LEVEL)
+    table.loc[weak, "verdict"] = "cannot be told here"
+    return table[["claim", "where", *COLUMNS, "p (Holm)", "verdict", "note", "page"]].rename_axis("id")
+
+
+def _row(
+    number: str, evidence: str, live: Mapping[str, Mapping[str, Any]], cards: Path, studies: Path
+) -> dict[str, Any]:
+    """Test, interval and verdict of one claim."""
+    empty = {**dict.fromkeys(COLUMNS, ""), "p": None, "verdict": "not run"}
+    if evidence == "live":
+        return {**empty, **live[number]}
+    if not evidence:
+        return empty
+    if evidence.startswith("text "):
+        return empty | {"tested here as": evidence.removeprefix("text "), "verdict": "cannot be told here"}
+    try:
+        return {**empty, **from_cards(evidence, cards, studies)}
+    except FileNotFoundError:
+        return empty
