@@ -46,6 +46,11 @@ from tools.studies import Study
 MASKS = 4  # on every validation clip
 BASELINES = ("mean clip", "mean clip, recoloured", "nearest visible token", "line from visible pixels")
 PREDICTED, RANDOM, FEATURES = "predictions", "random weights: predictions", "features"  # of pre-trained weights, if not
+OWN = ("error", "space", "time", "motion")
+STORED = {  # what is kept video by video, where it is more than the error
+    PREDICTED: (*OWN, "space, another clip's", "time, another clip's"),
+    **dict.fromkeys((RANDOM, FEATURES, "mean clip, recoloured", "line from visible pixels"), OWN),
+}
 
 
 # ---------------------------------------------------------------- pixels and tokens
@@ -244,13 +249,15 @@ def decoding(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     unit = sums["mean clip"]["error"].mean() / 100
     for of in sums.values():
         of["error"] = of["error"] / unit
-    told = {name: of if name in (PREDICTED, RANDOM, FEATURES) else {"error": of["error"]} for name, of in sums.items()}
+    told = {
+        name: {key: of[key] for key in STORED.get(name, ("error",))} for name, of in sums.items() if name != "truth"
+    }
     return {
         "n": len(test),
         "masks": MASKS,
         "run": run.name,
         "mean": {name: {key: round(float(v.mean()), 4) for key, v in of.items()} for name, of in sums.items()},
-        "by_video": {name: {key: compact(v) for key, v in of.items()} for name, of in told.items() if name != "truth"},
+        "by_video": {name: {key: compact(v) for key, v in of.items()} for name, of in told.items()},
     }
 
 
