@@ -28,8 +28,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 from scipy import stats
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
@@ -117,17 +118,27 @@ def random_imagination(settings: Settings) -> Imagination:
     return Imagination(model.encoder, model.predictor)
 
 
-def fit_decoders(model: Imagination, settings: Settings, clips: np.ndarray) -> tuple[Ridge, Ridge]:
+def fit_decoders(model: Imagination, settings: Settings, clips: np.ndarray) -> tuple[Pipeline, Pipeline]:
     """Linear maps from features, and from predictions, to pixels; each training clip has a mask of its own."""
     pixels, mask = tokens_of(clips, settings), masks(settings, len(clips), seed=1)
-    of_features = Ridge().fit(model.features(clips).flatten(0, 1).numpy(), pixels.flatten(0, 1).numpy())
-    hidden = gather_tokens(pixels, mask.target).flatten(0, 1)
-    return of_features, Ridge().fit(model.predictions(clips, mask).flatten(0, 1).numpy(), hidden.numpy())
+    hidden = gather_tokens(pixels, mask.target)
+    return fit_decoder(model.features(clips), pixels), fit_decoder(model.predictions(clips, mask), hidden)
 
 
-def decode(decoder: Ridge, features: Tensor) -> Tensor:
+def fit_decoder(features: Tensor, pixels: Tensor) -> Pipeline:
+    """Ridge regression from features (n, K, D) to pixels (n, K, P).
+
+    Features are whitened first: those of random weights differ so little between clips that a penalty on features as
+    they are would wipe out what is in them.
+    """
+    known = PCA(whiten=True).fit(features.flatten(0, 1).double().numpy())
+    white = known.transform(features.flatten(0, 1).double().numpy()).astype(np.float32)
+    return make_pipeline(known, Ridge().fit(white, pixels.flatten(0, 1).numpy()))
+
+
+def decode(decoder: Pipeline, features: Tensor) -> Tensor:
     """Pixels (n, K, P) of features (n, K, D)."""
-    found = decoder.predict(features.flatten(0, 1).numpy())
+    found = decoder.predict(features.flatten(0, 1).double().numpy())
     return torch.from_numpy(found).float().clamp(0, 255).reshape(*features.shape[:2], -1)
 
 
