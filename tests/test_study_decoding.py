@@ -83,6 +83,9 @@ def test_a_decoder_finds_a_linear_map(tiny):
     for given in (features, small):
         decoder = study.fit_decoder(given, features @ matrix + 100)
         assert torch.allclose(study.decode(decoder, given), pixels, atol=0.5)
+    flat = features - features.mean(-1, keepdim=True)  # as after a layer norm: one direction is empty
+    decoder = study.fit_decoder(flat, pixels)
+    assert torch.allclose(study.decode(decoder, flat + 1e-3), study.decode(decoder, flat), atol=0.5)
 
 
 def test_predictions_do_not_see_what_is_hidden(tiny, noise, mask):

@@ -129,9 +129,9 @@ def fit_decoder(features: Tensor, pixels: Tensor) -> Pipeline:
     """Ridge regression from features (n, K, D) to pixels (n, K, P).
 
     Features are whitened first: those of random weights differ so little between clips that a penalty on features as
-    they are would wipe out what is in them.
+    they are would wipe out what is in them. Directions in which they do not differ at all are left out.
     """
-    known = PCA(whiten=True).fit(features.flatten(0, 1).double().numpy())
+    known = PCA(1 - 1e-9, whiten=True, svd_solver="covariance_eigh").fit(features.flatten(0, 1).double().numpy())
     white = known.transform(features.flatten(0, 1).double().numpy()).astype(np.float32)
     return make_pipeline(known, Ridge().fit(white, pixels.flatten(0, 1).numpy()))
 
