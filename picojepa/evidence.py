@@ -4,9 +4,7 @@ Book: chapter 8, and the pages on experiments, probes and committees.
 """
 
 import json
-import operator
 from collections.abc import Mapping, Sequence
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +160,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def over_seeds(values: Sequence[float], test: str, over: str) -> dict[str, Any]:
-    """A row of the ledger from differences, one for each seed, in points; with one seed there is no interval."""
+    """A row of the ledger from differences, one for each seed, in points; one seed has no interval, and p is 1."""
     found = np.asarray(values, dtype=float)
-    several = len(found) > 1 and np.ptp(found) > 0
-    interval = seed_interval(found) if several else (float(found.mean()), -np.inf, np.inf)
-    p = float(stats.ttest_1samp(found, 0).pvalue) if several else None
+    interval = seed_interval(found)
+    p = float(stats.ttest_1samp(found, 0).pvalue) if np.isfinite(interval[1]) else 1.0
     return {**claim("", "", test, interval, over), "p": p}
 
 
@@ -196,10 +193,20 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
         videos = len(found[0]["labels"]["large"])
         return over_seeds(values, f"{names[1]} - {names[2]}", f"{seeds} of {videos} videos")
     if kind == "study":
-        path = names[1].split(".")
-        values = [float(reduce(operator.getitem, path, card)) for card in found]  # type: ignore[arg-type]
+        values = [value for card in found if (value := held(card, names[1])) is not None]
+        if not values:
+            raise FileNotFoundError(f"no card of {names[0]!r} holds {names[1]}; run `make experiments`")
+        seeds = seeds.replace(str(len(found)), str(len(values)), 1)
         return over_seeds(values, names[2] if len(names) > 2 else names[1], seeds)
     raise ValueError(f"unknown kind of evidence {kind!r} in data/claims.csv; known: experiment, reversed, lead, study")
+
+
+def held(card: Mapping[str, Any], path: str) -> float | None:
+    """A number of a card by its path, such as ``claims.P9``, or None if the card has none there."""
+    part: Any = card
+    for key in path.split("."):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return None if part is None else float(part)
 
 
 def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[str, Any]:

@@ -107,9 +107,11 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> tuple[int, int, float]:
 
 
 def seed_interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean and t interval of paired differences over seeds: (mean, low, high), in the unit of the input."""
+    """Mean and t interval of paired differences over seeds: (mean, low, high); of a single seed, without ends."""
     differences = np.asarray(differences, dtype=float)
     mean = differences.mean()
+    if len(differences) < 2 or np.ptp(differences) == 0:
+        return float(mean), -np.inf, np.inf
     low, high = stats.t.interval(level, len(differences) - 1, loc=mean, scale=stats.sem(differences))
     return float(mean), float(low), float(high)
 
@@ -171,7 +173,7 @@ def verdict(low: float, high: float) -> str:
 def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
     """Mean and interval of a difference as text, such as ``+1.0 points (-2.0 to +4.0)``."""
     mean, low, high = interval
-    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else "too few videos for an interval"
+    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else "too few for an interval"
     return f"{mean:+.1f}{unit} ({ends})"
 
 

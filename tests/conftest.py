@@ -41,7 +41,8 @@ REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real") 
 BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
 LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
-APPENDICES = ("experiments", "scaling", "reliability")  # notebooks without a module of their own
+GUIDE = "field_guide"  # chapter 4b
+APPENDICES = (GUIDE, "probes", "imagined", "committees", "experiments", "scaling", "reliability")  # without a module
 HELPERS = (
     "config",
     "store",
@@ -63,6 +64,8 @@ SECONDS: dict[str, float] = {}
 
 def notebook_path(name: str) -> Path:
     """Where the chapter of a module, or an appendix, is."""
+    if name == GUIDE:
+        return ROOT / "book" / f"04b_{name}.ipynb"
     if name in APPENDICES:
         return ROOT / "book" / f"{name}.ipynb"
     return ROOT / "book" / f"{CHAPTERS.index(name) + 1:02}_{name}.ipynb"

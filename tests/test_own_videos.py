@@ -278,7 +278,7 @@ def test_every_class_has_a_style_of_its_own():
 def test_of_fewer_than_five_videos_nothing_is_said():
     mean, low, high = results.bootstrap_interval(np.array([10.0, 12.0, 11.0, 9.0]))
     assert (mean, results.verdict(low, high)) == (10.5, "cannot be told here")
-    assert results.in_words((mean, low, high)) == "+10.5 (too few videos for an interval)"
+    assert results.in_words((mean, low, high)) == "+10.5 (too few for an interval)"
     assert results.claim("a", "b", "c", (mean, low, high), "4 videos")["verdict"] == "cannot be told here"
     assert results.in_words((1, -2, 4), " points") == "+1.0 points (-2.0 to +4.0)"
     assert results.half_interval(194) == "43 to 57"

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 import pytest
 import yaml
-from conftest import APPENDICES, CHAPTERS, HELPERS, ROOT, notebook_path
+from conftest import APPENDICES, CHAPTERS, GUIDE, HELPERS, ROOT, notebook_path
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 NOT_OURS = {".git", ".venv", "_build", "cache", "kinetics", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
@@ -29,7 +29,9 @@ def our_files() -> list[Path]:
 
 
 def test_one_name_in_four_places():
-    assert [path.name for path in NOTEBOOKS] == sorted(notebook_path(name).name for name in (*CHAPTERS, *APPENDICES))
+    assert sorted(path.name for path in NOTEBOOKS) == sorted(
+        notebook_path(name).name for name in (*CHAPTERS, *APPENDICES)
+    )
     modules = {path.stem for path in (ROOT / "picojepa").glob("*.py")} - {"__init__"}
     assert modules == {*CHAPTERS, *HELPERS}
     rows = [line for line in (ROOT / "README.md").read_text(encoding="utf-8").splitlines() if line.startswith("|")]
@@ -42,7 +44,8 @@ def test_one_name_in_four_places():
 def test_the_table_of_contents_names_every_notebook():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
     named = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
-    notebooks = [notebook_path(name).stem for name in (*CHAPTERS, *APPENDICES)]
+    numbered = sorted(notebook_path(name).stem for name in (*CHAPTERS, GUIDE))
+    notebooks = [*numbered, *(name for name in APPENDICES if name != GUIDE)]
     assert [name for name in named if name in {path.stem for path in NOTEBOOKS}] == notebooks
     assert (ROOT / "book" / "_toc.yml").read_text() == (ROOT / "_toc.yml").read_text()
 

@@ -2,7 +2,8 @@
 
 Each experiment changes one thing of the training that the book does; `primary` changes nothing. Interrupt at will: the
 next call goes on from the last checkpoint. Runs are done in the order of the list, seed by seed. One run of the
-profile `laptop` takes about four minutes on two cores.
+profile `laptop` takes about three minutes on two cores that do nothing else; two runs at once, each with one thread
+(`OMP_NUM_THREADS=1`), do a third more in all.
 
 python tools/experiments.py [NAME ...] [--seeds N ...]    default: everything that has no card yet
 """
@@ -136,6 +137,9 @@ EXPERIMENTS = {
     "8x8-most": Experiment("8x8, tubes that hide nine cells of ten", partial(fine_grid, ratio=0.9)),
     "rate-high": Experiment("ten times the learning rate", partial(trained, learning_rate=1e-2), seeds=(0,)),
     "rate-low": Experiment("a tenth of the learning rate", partial(trained, learning_rate=1e-4), seeds=(0,)),
+    "ema-fast": Experiment("the target encoder follows faster", partial(trained, ema=(0.97, 1.0)), seeds=(0,)),
+    "batch-small": Experiment("batches of 8 clips", partial(trained, batch=8), seeds=(0,)),
+    "batch-large": Experiment("batches of 128 clips", partial(trained, batch=128), seeds=(0,)),
 }
 
 

@@ -11,9 +11,10 @@ import json
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -28,11 +29,19 @@ PARTS = ("study_committees", "study_probes", "study_decoding", "study_edge")  # 
 
 @dataclass(frozen=True)
 class Study:
-    """One question to encoders: (settings, clips, seed) -> what the card holds, as plain values."""
+    """One question to encoders.
+
+    Attributes:
+        what: in words.
+        make: (settings, clips, seed) -> what the card holds, as plain values.
+        seeds: of the encoders.
+        claims: what the card says to rows of the ledger, by their number: a difference that should be above 0.
+    """
 
     what: str
     make: Callable[[Settings, Clips, int], dict[str, Any]]
     seeds: tuple[int, ...] = (0, 1, 2, 3, 4)
+    claims: Callable[[dict[str, Any]], dict[str, float]] = field(default=lambda card: {})
 
 
 def all_studies() -> dict[str, Study]:
@@ -47,6 +56,14 @@ def card(name: str, study: Study, base: Settings, clips: Clips, seed: int) -> di
     facts = {"study": name, "what": study.what, "seed": seed, "profile": base.profile, "data": clips.digest}
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - start, 1)}
     return {**facts, **made, **store.hardware(), **answer}
+
+
+def write(path: Path, study: Study, answer: dict[str, Any]) -> None:
+    """Write a card with what it says to the ledger; that needs no encoder, so it is done for older cards too."""
+    text = json.dumps(answer | {"claims": study.claims(answer)}, indent=1, sort_keys=True)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        store.write_atomically(path, text)
+        logging.info("written: %s", path.name)
 
 
 def main() -> None:
@@ -67,10 +84,10 @@ def main() -> None:
     ]
     clips = data.load_clips(base)
     FOLDER.mkdir(exist_ok=True)
-    waiting = [run for run in wanted if chosen.again or not run[2].exists()]
-    for name, seed, path in tqdm(waiting, desc="studies", unit="card"):
-        store.write_atomically(path, json.dumps(card(name, studies[name], base, clips, seed), indent=1, sort_keys=True))
-        logging.info("written: %s", path.name)
+    for name, seed, path in tqdm(wanted, desc="studies", unit="card"):
+        there = path.exists() and not chosen.again
+        answer = json.loads(path.read_text(encoding="utf-8")) if there else card(name, studies[name], base, clips, seed)
+        write(path, studies[name], answer)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from tools.study_probes import frame_differences
 LARGE = 1000  # more videos of each labelled class
 FOLDS = 5  # of the training videos, for answers to videos that a member has not learned from
 BINS = 10  # of certainty, for calibration
-PARTS = (2, 3, 4, 6, 8, 12)  # into how many disjoint parts the labelled list is cut
+COUNTS = (2, 3, 4, 6, 8, 12)  # into how many disjoint parts the labelled list is cut
 HIDDEN = 512  # units of the wide head: more weights than four linear heads together
 
 Answers = dict[str, np.ndarray]  # by what is asked (folds, validation, large): probabilities (n, classes)
@@ -265,7 +265,7 @@ def committees(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         answers |= {name: member(fit, rows, bench.folds, bench.asked) for name, fit, rows in recipe}
         votes = committee([answers[name] for name, _, _ in recipe], bench.labels)
         decided |= {f"{group}: {rule}": of for rule, of in votes.items()}
-    for count in PARTS:
+    for count in COUNTS:
         cut = parts_of(bench.labels, count, seed)
         votes = committee([bench.head(i)(rows, bench.asked) for i, rows in enumerate(cut)], bench.labels)
         decided |= {f"{count} parts: {rule}": votes[rule] for rule in ("hard", "soft")}
@@ -319,7 +319,18 @@ def habits(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     for way in ("", ", 80 %", ", all steps", ", published", ", published, all steps"):
         votes = committee([answers[name + way] for name in PARTIALS], bench.labels)
         decided |= {f"quarters{way}: {rule}": votes[rule] for rule in ("hard", "soft")}
-    return card_of(bench, answers, decided)
+    card = card_of(bench, answers, decided)
+    gaps = {way: gap(card["sheets"], "", way) for way in ("", ", all steps")}
+    gaps |= {way: gap(card["sheets"], ", published", way) for way in (", published", ", published, all steps")}
+    return card | {"gaps": gaps | {"by steps": gaps[", published"] - gaps[", published, all steps"]}}
+
+
+def gap(sheets: dict[str, Any], general: str, partial: str) -> float:
+    """How many points more certain General is than the mean of the Partials, on the large set."""
+    sure = [
+        100 * sheets[name]["certainty"]["large"] for name in (f"General{general}", *(p + partial for p in PARTIALS))
+    ]
+    return float(sure[0] - np.mean(sure[1:]))
 
 
 def independent(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:

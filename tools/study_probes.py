@@ -5,6 +5,7 @@ What each comparison tests is written in `PLANNED`, which was fixed before any o
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -155,20 +156,20 @@ def probes(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
             train, labels, test, truth = centre[task.train], task.train_labels, centre[task.test], task.test_labels
             seen = torch.cat([test[None], others[:, np.isin(everywhere, task.test)]])  # (clips, n_test, D)
             found = {kind: probe(train, labels, test) for kind, probe in heads.items()}
-            found["linear, three test clips"] = several(train, labels, seen)
+            found["linear, three test clips"] = several(train, labels, seen).mean(0)
             four = random[task.train].flatten(0, 1)  # clips of a video are neighbours, so that folds keep them together
-            again = labels.repeat_interleave(random.shape[1])
-            found["linear, four training clips"] = several(four, again, seen[:1])
-            found["linear, four training and three test clips"] = several(four, again, seen)
+            of_clip = several(four, labels.repeat_interleave(random.shape[1]), seen)
+            found["linear, four training clips"] = of_clip[0]  # of the centre
+            found["linear, four training and three test clips"] = of_clip.mean(0)
             row = {"classes": n, "features": name}
             scores += [row | {"probe": kind} | answers(p, truth.numpy()) for kind, p in found.items()]
     return {"scores": scores}
 
 
 def several(train: Tensor, labels: Tensor, test: Tensor) -> np.ndarray:
-    """Mean probabilities of a linear probe over clips of a video, (clips, n_test, D) -> (n_test, classes)."""
+    """Linear probe on several clips of a test video, (clips, n_test, D) -> probabilities (clips, n_test, classes)."""
     scores = linear_probe(train.numpy(), labels.numpy(), test.flatten(0, 1).numpy())
-    return scores.reshape(*test.shape[:2], -1).mean(0)
+    return scores.reshape(*test.shape[:2], -1)
 
 
 # ---------------------------------------------------------------- finetuned: the encoder learns too
@@ -252,10 +253,20 @@ def one_frame(clips: np.ndarray) -> np.ndarray:
     return np.broadcast_to(clips[:, middle : middle + 1], clips.shape)
 
 
-def perturbed(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
-    """A linear probe that learned from clips, asked about clips whose frames are in another order or all alike."""
+def ask_mean(train: Tensor, labels: Tensor, test: Tensor, base: Settings) -> np.ndarray:
+    """Linear probe on the mean of tokens (n, N, D)."""
+    return linear_probe(train.mean(1).numpy(), labels.numpy(), test.mean(1).numpy())
+
+
+def ask_tokens(train: Tensor, labels: Tensor, test: Tensor, base: Settings) -> np.ndarray:
+    """Attentive probe on tokens (n, N, D)."""
+    return probing.attentive_probe(train, labels, test, base, len(CLASSES))
+
+
+def perturbed(base: Settings, clips: Clips, seed: int, ask: Callable = ask_mean) -> dict[str, Any]:
+    """A probe that learned from ordinary clips, asked about clips whose frames are in another order or all alike."""
     task, scores = make_task(clips, CLASSES), []
-    asked, truth = clips.centre[task.test], task.test_labels.numpy()
+    asked, labels, truth = clips.centre[task.test], task.train_labels, task.test_labels.numpy()
     shown = {
         "as they are": asked,
         "reversed": asked[:, ::-1],
@@ -264,22 +275,22 @@ def perturbed(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         "one frame": one_frame(asked),
     }
     for name, encoder in encoders_of(("pre-trained",), base, clips, seed).items():
-        train = encode(encoder, clips.centre[task.train]).numpy()
-        test = {kind: encode(encoder, clip).numpy() for kind, clip in shown.items()}
-        probed = linear_probe(train, task.train_labels.numpy(), np.concatenate(list(test.values())))
-        for kind, part in zip(shown, np.split(probed, len(shown)), strict=True):
-            scores.append({"features": name, "frames": kind} | answers(part, truth))
-        still = encode(encoder, one_frame(clips.centre[task.train])).numpy()
-        found = linear_probe(still, task.train_labels.numpy(), test["one frame"])
-        scores.append({"features": name, "frames": "one frame, also in training"} | answers(found, truth))
+        train = encode(encoder, clips.centre[task.train], pool=False)
+        test = {kind: encode(encoder, clip, pool=False) for kind, clip in shown.items()}
+        found = np.split(ask(train, labels, torch.cat(list(test.values())), base), len(shown))
+        still = encode(encoder, one_frame(clips.centre[task.train]), pool=False)
+        found.append(ask(still, labels, test["one frame"], base))
+        kinds = (*shown, "one frame, also in training")
+        scores += [{"features": name, "frames": k} | answers(p, truth) for k, p in zip(kinds, found, strict=True)]
     return {"scores": scores}
 
 
 STUDIES = {
     "surface": Study("what needs no encoder: majority, colours, frame differences, supervised training", surface, (0,)),
     "probes": Study("one encoder asked with other probes and several clips", probes),
-    "perturbed": Study("frames shuffled, reversed or repeated when a probe is asked", perturbed),
+    "perturbed": Study("frames shuffled, reversed or repeated when the linear probe is asked", perturbed),
     "finetuned": Study("supervised training from pre-trained weights and from scratch", finetuned, (0, 1, 2)),
     "labels": Study("linear probe with few labels, features and pixels predicted", labels, (0, 1, 2)),
     "appearance": Study("actions and scenes, trained on clips and on still frames", appearance, (0, 1, 2)),
+    "order": Study("the same frames, attentive probe", partial(perturbed, ask=ask_tokens), (0, 1, 2)),
 }

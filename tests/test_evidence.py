@@ -1,0 +1,198 @@
+"""Effects, leads, power and the ledger are computed from cards, and agree with other ways to compute them."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from statsmodels.stats.multitest import multipletests
+
+from picojepa import evidence, results
+from picojepa.config import DATA
+from tools.experiments import EXPERIMENTS
+from tools.studies import all_studies
+
+CLAIMS = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
+
+
+def write_cards(folder, name, accuracies, width=128):
+    """A card for each seed with this many of 100 videos right."""
+    for seed, right in enumerate(accuracies):
+        score = {"classes": 10, "probe": "linear", "n": 100}
+        scores = [
+            {**score, "features": "pre-trained", "right": right},
+            {**score, "features": "random weights", "right": 20},
+        ]
+        model = {"width": width, "dropout": 0.0}
+        card = {"experiment": name, "seed": seed, "scores": scores, "settings": {"model": model}}
+        (folder / f"{name}-laptop-{seed}.json").write_text(json.dumps(card))
+
+
+def write_study(folder, name, seed, **content):
+    (folder / f"{name}-laptop-{seed}.json").write_text(json.dumps({"seed": seed, **content}))
+
+
+CARD = {
+    "labels": {"large": "00112233", "validation": "01"},
+    "members": {"pair": ["a", "b"]},
+    "sheets": {
+        "a": {"large": "00110000", "validation": "01"},  # 4 of 8
+        "b": {"large": "33112200", "validation": "00"},  # 4 of 8
+        "vote": {"large": "00112200", "validation": "01"},  # 6 of 8
+    },
+}
+
+
+# ---------------------------------------------------------------- effects
+
+
+def test_the_effect_of_one_experiment_is_a_paired_t_test(tmp_path):
+    ours, changed = [40, 50, 60, 70, 41], [30, 45, 52, 66, 40]
+    write_cards(tmp_path, "primary", ours)
+    write_cards(tmp_path, "F1", changed)
+    row = evidence.effects(evidence.accuracies(tmp_path)).loc["F1"]
+    wanted = stats.ttest_rel(ours, changed)
+    interval = wanted.confidence_interval()
+    assert row["mean"] == pytest.approx(np.mean(np.subtract(ours, changed)))
+    assert (row.low, row.high, row.p) == pytest.approx((interval.low, interval.high, wanted.pvalue))
+
+
+def test_noise_is_learned_from_all_experiments(tmp_path):
+    write_cards(tmp_path, "primary", [40, 50, 60])
+    write_cards(tmp_path, "F1", [30])
+    with np.errstate(all="ignore"):
+        alone = evidence.effects(evidence.accuracies(tmp_path))
+    assert not np.isfinite(alone.loc["F1", "high"]) or alone.loc["F1", "high"] > 1e3
+    write_cards(tmp_path, "F2", [41, 49, 61])
+    together = evidence.effects(evidence.accuracies(tmp_path))
+    assert together.loc["F1", "seeds"] == 1
+    assert 0 < together.loc["F1", "low"] < 10 < together.loc["F1", "high"] < 20
+    assert together.loc["F2", "high"] - together.loc["F2", "low"] < 8
+
+
+def test_experiments_of_another_geometry_are_not_compared(tmp_path):
+    write_cards(tmp_path, "primary", [40, 50])
+    write_cards(tmp_path, "8x8", [45, 55], width=64)
+    write_cards(tmp_path, "8x8-causal", [44, 50], width=64)
+    assert list(evidence.accuracies(tmp_path)) == ["primary"]
+    assert list(evidence.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
+
+
+# ---------------------------------------------------------------- leads and power
+
+
+def test_a_lead_is_counted_on_the_same_videos():
+    assert evidence.right_answers(CARD, "a").tolist() == [True] * 4 + [False] * 4
+    assert evidence.lead(CARD, "vote", "a") == pytest.approx(25)
+    assert evidence.lead(CARD, "a", "vote") == pytest.approx(-25)
+    assert evidence.lead(CARD, "a", "b", on="validation") == pytest.approx(50)
+    assert evidence.lead(CARD, "vote", "mean of pair") == pytest.approx(25)
+    better = CARD | {"sheets": CARD["sheets"] | {"b": {"large": "00112233", "validation": "01"}}}
+    assert evidence.lead(better, "vote", "each of pair") == pytest.approx(-25), "the best member counts"
+
+
+@pytest.mark.parametrize(("n", "lead", "disagree"), [(8, 0.3, 0.6), (9, 0.0, 0.5), (7, 0.4, 0.4)])
+def test_power_is_what_counting_every_outcome_gives(n, lead, disagree):
+    chances = {1: (disagree + lead) / 2, -1: (disagree - lead) / 2, 0: 1 - disagree}
+    wanted = 0.0
+    for outcome in product((1, -1, 0), repeat=n):
+        signs = np.array(outcome)
+        if results.mcnemar(signs == 1, signs == -1)[2] < evidence.LEVEL:
+            wanted += float(np.prod([chances[sign] for sign in outcome]))
+    assert evidence.power(n, lead, disagree) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_enough_videos_are_enough_and_fewer_are_not():
+    needed = evidence.videos_needed(0.05, 0.2)
+    assert evidence.power(needed, 0.05, 0.2) >= 0.8 > evidence.power(int(0.93 * needed), 0.05, 0.2)
+    assert needed < evidence.videos_needed(0.02, 0.2)
+    with pytest.raises(ValueError, match="more than 1024"):
+        evidence.videos_needed(0.001, 0.2, most=1024)
+
+
+def test_holm_multiplies_the_smallest_by_the_size_of_the_family():
+    assert evidence.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert evidence.holm([]) == []
+
+
+# ---------------------------------------------------------------- the ledger
+
+
+def live():
+    """A row for each claim that chapter 8 tests itself."""
+    row = results.claim("", "", "a difference", (1.0, 0.5, 1.5), "9 videos")
+    return dict.fromkeys(CLAIMS.index[CLAIMS.evidence == "live"], row)
+
+
+def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
+    write_cards(tmp_path, "primary", [40, 50, 60])
+    write_cards(tmp_path, "F1", [20, 31, 39])
+    write_cards(tmp_path, "F2", [60, 69, 81])
+    write_cards(tmp_path, "V6", [40, 50, 61])
+    write_cards(tmp_path, "V11-fast", [60, 71, 79])
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for seed in range(3):
+        write_study(studies, "labels", seed, claims={"V7": 5.0 + seed / 10})
+    table = evidence.ledger(live(), tmp_path, studies)
+    assert table.index.is_unique
+    words = table.verdict.to_dict()
+    assert (words["F1"], words["F2"], words["V6"]) == ("supported", "not supported", "cannot be told here")
+    assert words["V11b"] == "supported", "the claim is about the changed run"
+    assert words["V7"] == "supported"
+    assert words["F3"] == words["P7"] == words["V9"] == "not run"
+    assert words["P5"] == "supported", "a count keeps the verdict it came with"
+    family = table[table.index.str.startswith("F") & table.p.notna()]
+    wanted = multipletests(list(family.p), method="holm")[1]
+    assert list(family["p (Holm)"]) == pytest.approx(list(wanted))
+
+
+def test_a_p_value_that_does_not_survive_its_family_is_no_verdict(tmp_path):
+    rows = live()
+    number = next(n for n in rows if n.startswith("P"))
+    alone = {**rows, number: {**rows[number], "p": 0.03}}
+    assert evidence.ledger(alone, tmp_path, tmp_path).verdict[number] == "supported"
+    others = {n: {**row, "p": 0.9} for n, row in rows.items() if n.startswith("P")}
+    family = evidence.ledger({**rows, **others, number: {**rows[number], "p": 0.03}}, tmp_path, tmp_path)
+    assert family.verdict[number] == "cannot be told here"
+
+
+def test_a_claim_that_was_forgotten_or_invented_is_refused(tmp_path):
+    rows = live()
+    rows.pop("P1")
+    with pytest.raises(ValueError, match="P1"):
+        evidence.ledger(rows, tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="P99"):
+        evidence.ledger(live() | {"P99": rows["P6"]}, tmp_path, tmp_path)
+
+
+def test_unknown_evidence_is_refused(tmp_path):
+    write_study(tmp_path, "labels", 0, claims={})
+    with pytest.raises(ValueError, match="guess"):
+        evidence.from_cards("guess labels | a | b", tmp_path, tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"claims\.V7"):
+        evidence.from_cards("study labels | claims.V7 | test", tmp_path, tmp_path)
+
+
+def test_every_experiment_and_study_named_exists_and_every_claim_is_listed():
+    kinds = CLAIMS.evidence.str.split().str[0]
+    named = CLAIMS.evidence[kinds.isin(["experiment", "reversed"])].str.split().str[1]
+    assert set(named) <= set(EXPERIMENTS)
+    assert set(CLAIMS.evidence[kinds.isin(["lead", "study"])].str.split().str[1]) <= set(all_studies())
+    families = {number.rstrip("abcL") for number in CLAIMS.index}
+    wanted = {f"P{n}" for n in range(1, 10)} | {f"F{n}" for n in range(1, 15)} | {f"V{n}" for n in range(1, 12)}
+    assert families == (wanted | {"W1", "W2", "W3", "B1"}) - {"V10"}, "V10 is tested by F1"
+
+
+def test_committed_studies_of_committees_are_whole():
+    for path in sorted(evidence.STUDIES.glob("committees-laptop-*.json")):
+        card = json.loads(path.read_text(encoding="utf-8"))
+        assert len(card["labels"]["large"]) == 4 * 1000
+        assert {len(sheet["large"]) for sheet in card["sheets"].values()} == {4000}
+        for group, members in card["members"].items():
+            votes = np.array([list(card["sheets"][name]["large"]) for name in members])
+            clear = (votes == votes[0]).all(0)
+            hard = np.array(list(card["sheets"][f"{group}: hard"]["large"]))
+            assert (hard[clear] == votes[0][clear]).all(), "where all agree, the vote says the same"
