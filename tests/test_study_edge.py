@@ -59,6 +59,8 @@ def test_a_fresh_process_gives_the_same_answers(change, committee, pixels):
     assert facts["how"] == "exported" or facts["how"].startswith("not exported: ")
     assert 0 < facts["median_ms"] <= facts["p95_ms"]
     assert facts["memory_mb"] > facts["memory_of_torch_mb"] > 0
+    parameters = sum(p.numel() for p in committee.parameters())
+    assert facts["file_mb"] < 4 * parameters / 1e6 + 1, "the file holds the model and one clip, not all clips"
     json.dumps(facts)
 
 

@@ -128,7 +128,8 @@ def saved(model: nn.Module, clip: Tensor, folder: Path) -> tuple[Path, str]:
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            torch.export.save(torch.export.export(model, (clip,)), folder / "model.pt2")
+            example = clip.clone()  # the file keeps it, and a view would bring all clips along
+            torch.export.save(torch.export.export(model, (example,)), folder / "model.pt2")
         return folder / "model.pt2", "exported"
     except Exception as error:  # any kind: what an exporter cannot do, it says in many ways
         torch.save(model, folder / "model.pt")
