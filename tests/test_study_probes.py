@@ -38,7 +38,8 @@ def asked(tiny, tmp_path, cache, monkeypatch):
         return base, folder
 
     monkeypatch.setattr(study_probes, "run_of", run_of)
-    monkeypatch.setattr(study_probes, "SHARES", {0.1: 2, 1.0: 1})
+    monkeypatch.setattr(study_probes, "SHARES", {0.05: 1, 0.1: 2, 1.0: 1})
+    monkeypatch.setattr(study_probes, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
     monkeypatch.setattr(study_probes, "read_clips", lambda path, clip, at: torch.from_numpy(pixels[:2, 1]))
     return replace(tiny, probe=replace(tiny.probe, supervised_clips=256)), clips
 
@@ -53,6 +54,19 @@ def test_a_study_answers_for_every_video(name, asked):
         digits = [int(digit) for digit in score["by_video"]]
         assert len(digits) == score["n"] <= 20
         assert sum(digits) == np.sum(score["right"])
+
+
+def test_the_numbers_of_the_ledger_are_leads_in_points(asked):
+    settings, clips = asked
+    card = study_probes.labels(settings, clips, 0)
+    right = pd.DataFrame(card["scores"]).set_index(["share", "features"]).right.map(np.mean).unstack() / 20 * 100
+    ahead = right["pre-trained"] - right["pixel prediction"]
+    assert card["claims"]["V7"] == pytest.approx(ahead[[0.05, 0.1]].mean() - ahead[1.0])
+    card = study_probes.appearance(settings, clips, 0)
+    right = pd.DataFrame(card["scores"]).set_index(["task", "features"]).right.unstack() / 20 * 100
+    ahead = right["pre-trained"] - right["still frames"]
+    wanted = {"V8 actions": ahead.actions, "V8 scenes": ahead.scenes, "V8 scenes, granted": ahead.scenes + 5}
+    assert card["claims"] == pytest.approx(wanted)
 
 
 def test_fine_tuning_differs_from_scratch_in_its_start_alone(asked):
