@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, save_file
-
 from picojepa import pretraining, store
 from picojepa.clips import Clips
 from picojepa.config import DATA, Settings, cache_folder
@@ -57,14 +55,3 @@ def origin(run: Path) -> str:
     if store.card(run).get("precision") == "float16":
         return "loaded: it comes with the book, in half precision (data/encoder/MODEL_CARD.md)"
     return "trained on the machine that built this page, or found in its cache"
-
-
-def commit(run: Path, folder: Path = COMMITTED) -> Path:
-    """Copy the encoder of a run, in half precision and with its card, to where it can be committed."""
-    card = store.card(run)
-    to = folder / run.name.removeprefix(f"{STAGE}-")
-    to.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.half() for name, tensor in load_file(run / "encoder.safetensors").items()}
-    save_file(weights, to / "encoder.safetensors")
-    store.write_atomically(to / store.CARD, json.dumps(card | {"precision": "float16"}, indent=1, sort_keys=True))
-    return to

@@ -43,7 +43,8 @@ def test_one_name_in_four_places():
 
 def test_the_table_of_contents_names_every_notebook():
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
-    named = [chapter["file"] for part in toc["parts"] for chapter in part["chapters"]]
+    chapters = [chapter for part in toc["parts"] for chapter in part["chapters"]]
+    named = [page["file"] for chapter in chapters for page in (chapter, *chapter.get("sections", ()))]
     numbered = sorted(notebook_path(name).stem for name in (*CHAPTERS, GUIDE))
     notebooks = [*numbered, *(name for name in APPENDICES if name != GUIDE)]
     assert [name for name in named if name in {path.stem for path in NOTEBOOKS}] == notebooks

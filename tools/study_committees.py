@@ -164,10 +164,9 @@ def calibration(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def told(answers: Answers, labels: Tensor, probabilities: bool) -> dict[str, Any]:
-    """What a card keeps of one member or committee: decisions video by video, scores of the validation videos."""
+    """What a card keeps of one member or committee: decisions video by video; certainty and calibration."""
     kept: dict[str, Any] = {n: "".join(map(str, answers[n].argmax(-1))) for n in ("validation", "large")}
     if probabilities:
-        kept["scores"] = [round(float(x), 3) for x in answers["validation"].ravel()]
         kept["certainty"] = {n: round(float(answers[n].max(-1).mean()), 5) for n in ("validation", "large")}
         kept["calibration"] = calibration(answers["large"], labels.numpy())
     return kept
