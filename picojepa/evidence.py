@@ -26,15 +26,8 @@ COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 
 
 def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
-    """The cards that ``make experiments`` wrote for one study, by seed.
-
-    Raises:
-        FileNotFoundError: there are none; the message names the command that makes them.
-    """
-    paths = sorted(folder.glob(f"{study}-{profile}-*.json"))
-    if not paths:
-        raise FileNotFoundError(f"no cards of {study!r} in {folder}; run `make experiments`")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    """The cards of one study, by seed; see `results.committed_cards`."""
+    return committed_cards(f"{study}-{profile}", folder)
 
 
 def accuracies(

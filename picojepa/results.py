@@ -288,14 +288,14 @@ def run_card(settings: Settings, folder: Path) -> pd.Series:
 
 
 def committed_cards(experiment: str, folder: Path = CARDS) -> list[dict[str, Any]]:
-    """The cards that ``make experiments`` wrote for one experiment, by seed.
+    """The cards that ``make experiments`` wrote for one experiment or study, by seed.
 
     Raises:
         FileNotFoundError: there are none; the message names the command that makes them.
     """
     paths = sorted(folder.glob(f"{experiment}-*.json"))
     if not paths:
-        raise FileNotFoundError(f"no cards of {experiment!r} in {folder}; run `make experiments` (about half an hour)")
+        raise FileNotFoundError(f"no cards of {experiment!r} in {folder}; run `make experiments`")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
 
 

@@ -12,7 +12,7 @@ import argparse
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -207,24 +207,37 @@ def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
     return {**store.card(run), **facts, "course": course, "scores": scores}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"known: {', '.join(EXPERIMENTS)}")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of each experiment")
+def asked(text: str | None, known: Mapping[str, tuple[int, ...]], folder: Path) -> tuple[bool, list]:
+    """What the command line asks for: whether to do it again, and name, seed and card of each run.
+
+    Args:
+        text: of the help.
+        known: seeds of each name.
+        folder: where the cards are.
+    """
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"known: {', '.join(known)}")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of each")
     parser.add_argument("--again", action="store_true", help="also what has a card")
     chosen = parser.parse_args()
-    if unknown := [name for name in chosen.names if name not in EXPERIMENTS]:
-        parser.error(f"unknown experiment {', '.join(unknown)}; known: {', '.join(EXPERIMENTS)}")
+    if unknown := [name for name in chosen.names if name not in known]:
+        parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    base = settings()
-    wanted = [
-        (name, seed, CARDS / f"{name}-{base.profile}-{seed}.json")
-        for name in chosen.names or EXPERIMENTS
-        for seed in (EXPERIMENTS[name].seeds if chosen.seeds is None else chosen.seeds)
+    folder.mkdir(exist_ok=True)
+    profile = settings().profile
+    runs = [
+        (name, seed, folder / f"{name}-{profile}-{seed}.json")
+        for name in chosen.names or known
+        for seed in (known[name] if chosen.seeds is None else chosen.seeds)
     ]
-    waiting = [run for run in wanted if chosen.again or not run[2].exists()]
-    clips, start = data.load_clips(base), time.perf_counter()
-    CARDS.mkdir(exist_ok=True)
+    return chosen.again, runs
+
+
+def main() -> None:
+    again, wanted = asked(__doc__, {name: experiment.seeds for name, experiment in EXPERIMENTS.items()}, CARDS)
+    waiting = [run for run in wanted if again or not run[2].exists()]
+    base, start = settings(), time.perf_counter()
+    clips = data.load_clips(base)
     for name, seed, path in tqdm(waiting, desc="experiments", unit="run"):
         store.write_atomically(path, json.dumps(card(name, base, clips, seed), indent=1, sort_keys=True))
         logging.info("written: %s", path.name)

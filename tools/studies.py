@@ -6,7 +6,6 @@ once more. It can be interrupted: what has a card is not done again.
 python -m tools.studies [NAME ...] [--seeds N ...] [--again]    default: everything that has no card yet
 """
 
-import argparse
 import json
 import logging
 import time
@@ -22,6 +21,7 @@ from tqdm.auto import tqdm
 from picojepa import data, store
 from picojepa.clips import Clips
 from picojepa.config import DATA, Settings, settings
+from tools.experiments import asked
 
 FOLDER = DATA / "studies"
 PARTS = ("study_committees", "study_probes", "study_decoding", "study_edge")  # modules beside this one
@@ -67,25 +67,11 @@ def write(path: Path, study: Study, answer: dict[str, Any]) -> None:
 
 
 def main() -> None:
-    studies = all_studies()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", help=f"known: {', '.join(studies)}")
-    parser.add_argument("--seeds", type=int, nargs="*", help="default: those of each study")
-    parser.add_argument("--again", action="store_true", help="also what has a card")
-    chosen = parser.parse_args()
-    if unknown := [name for name in chosen.names if name not in studies]:
-        parser.error(f"unknown study {', '.join(unknown)}; known: {', '.join(studies)}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    base = settings()
-    wanted = [
-        (name, seed, FOLDER / f"{name}-{base.profile}-{seed}.json")
-        for name in chosen.names or studies
-        for seed in (studies[name].seeds if chosen.seeds is None else chosen.seeds)
-    ]
+    studies, base = all_studies(), settings()
+    again, wanted = asked(__doc__, {name: study.seeds for name, study in studies.items()}, FOLDER)
     clips = data.load_clips(base)
-    FOLDER.mkdir(exist_ok=True)
     for name, seed, path in tqdm(wanted, desc="studies", unit="card"):
-        there = path.exists() and not chosen.again
+        there = path.exists() and not again
         answer = json.loads(path.read_text(encoding="utf-8")) if there else card(name, studies[name], base, clips, seed)
         write(path, studies[name], answer)
 
