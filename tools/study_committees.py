@@ -122,9 +122,10 @@ def neighbours_on(features: Tensor, labels: Tensor, count: int) -> Fit:
 
 def member(fit: Fit, rows: np.ndarray, folds: list[np.ndarray], asked: Mapping[str, np.ndarray]) -> Answers:
     """Answers of a member that learned from ``rows``; to each fold those of a twin that has not seen the fold."""
+    if not folds:
+        return fit(rows, asked)
     apart = [fit(np.setdiff1d(rows, fold), {"fold": fold})["fold"] for fold in folds]
-    order = np.argsort(np.concatenate(folds))
-    return fit(rows, asked) | ({"folds": np.concatenate(apart)[order]} if folds else {})
+    return fit(rows, asked) | {"folds": np.concatenate(apart)[np.argsort(np.concatenate(folds))]}
 
 
 def parts_of(labels: Tensor, count: int, seed: int) -> list[np.ndarray]:
