@@ -60,7 +60,7 @@ def card(name: str, study: Study, base: Settings, clips: Clips, seed: int) -> di
 
 def write(path: Path, study: Study, answer: dict[str, Any]) -> None:
     """Write a card with what it says to the ledger; that needs no encoder, so it is done for older cards too."""
-    text = json.dumps(answer | {"claims": study.claims(answer)}, indent=1, sort_keys=True)
+    text = json.dumps(answer | {"claims": answer.get("claims", {}) | study.claims(answer)}, indent=1, sort_keys=True)
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         store.write_atomically(path, text)
         logging.info("written: %s", path.name)

@@ -322,7 +322,23 @@ def cohesion(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     return answers
 
 
+def decoding_claims(card: dict[str, Any]) -> dict[str, float]:
+    """The tests of V9 that can fail for a frozen or a pleasant picture, as differences that should be above 0."""
+    predicted, random = card["mean"][PREDICTED], card["mean"][RANDOM]
+    return {
+        "V9 space": predicted["space, another clip's"] - predicted["space"],
+        "V9 time": 100 * (predicted["motion"] - random["motion"]),
+        "V9 content": min(card["mean"][name]["error"] for name in BASELINES) - predicted["error"],
+    }
+
+
+def cohesion_claims(card: dict[str, Any]) -> dict[str, float]:
+    """Rank correlation over ten classes, in hundredths: of the map, and its lead over that of random weights."""
+    of = {row["features"]: 100 * row["rho"] for row in card["ten"]["rows"] if row["space"] == "map"}
+    return {"P9": of["pre-trained"], "P9 over random": of["pre-trained"] - of["random weights"]}
+
+
 STUDIES: dict[str, Study] = {
-    "decoding": Study("V9: what the predictor says of hidden tokens, decoded into pixels", decoding),
-    "cohesion": Study("P9: cohesion of classes in features and on the map against their accuracy", cohesion),
+    "decoding": Study("V9: what the predictor says of hidden tokens, decoded", decoding, claims=decoding_claims),
+    "cohesion": Study("P9: cohesion of classes against their accuracy", cohesion, claims=cohesion_claims),
 }
