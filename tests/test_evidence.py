@@ -142,7 +142,7 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
     assert (words["F1"], words["F2"], words["V6"]) == ("supported", "not supported", "cannot be told here")
     assert words["V11b"] == "supported", "the claim is about the changed run"
     assert words["V7"] == "supported"
-    assert words["F3"] == words["P7"] == words["V9"] == "not run"
+    assert words["F3"] == words["P7"] == words["V9a"] == "not run"
     assert words["P5"] == "supported", "a count keeps the verdict it came with"
     family = table[table.index.str.startswith("F") & table.p.notna()]
     wanted = multipletests(list(family.p), method="holm")[1]

@@ -339,6 +339,6 @@ def cohesion_claims(card: dict[str, Any]) -> dict[str, float]:
 
 
 STUDIES: dict[str, Study] = {
-    "decoding": Study("V9: what the predictor says of hidden tokens, decoded", decoding, claims=decoding_claims),
+    "decoding": Study("V9: what the predictor says of hidden tokens, decoded", decoding, (0, 1, 2), decoding_claims),
     "cohesion": Study("P9: cohesion of classes against their accuracy", cohesion, claims=cohesion_claims),
 }

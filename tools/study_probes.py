@@ -297,8 +297,8 @@ def perturbed(base: Settings, clips: Clips, seed: int, ask: Callable = ask_mean)
 
 STUDIES = {
     "surface": Study("what needs no encoder: majority, colours, frame differences, supervised training", surface, (0,)),
-    "probes": Study("one encoder asked with other probes and several clips", probes),
-    "perturbed": Study("frames shuffled, reversed or repeated when the linear probe is asked", perturbed),
+    "probes": Study("one encoder asked with other probes and several clips", probes, (0, 1, 2)),
+    "perturbed": Study("frames shuffled, reversed or repeated when the linear probe is asked", perturbed, (0, 1, 2)),
     "finetuned": Study("supervised training from pre-trained weights and from scratch", finetuned, (0, 1, 2)),
     "labels": Study("linear probe with few labels, features and pixels predicted", labels, (0, 1, 2)),
     "appearance": Study("actions and scenes, trained on clips and on still frames", appearance, (0, 1, 2)),
