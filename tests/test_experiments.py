@@ -17,7 +17,7 @@ from tools.experiments import EXPERIMENTS, PixelJEPA
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_changes_one_thing_and_trains(name, tiny, noise, tmp_path, monkeypatch):
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path))
-    base = with_training(tiny, clips=32)
+    base = with_training(tiny, clips=128 if name.startswith(("8x8", "batch")) else 32)
     experiment = EXPERIMENTS[name]
     chosen, clips = experiment.change(base), experiment.data(noise)
     changes = (chosen != base, clips is not noise, experiment.objective is not None)
