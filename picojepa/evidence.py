@@ -166,6 +166,7 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
     Args:
         evidence: ``experiment NAME | CONTROL``: the control (without one: ours) minus the changed training, and
             ``reversed NAME | CONTROL`` the other way round;
+            ``gate NAME | WHAT``: what was not run, since NAME had to beat random weights first, and by how much it did;
             ``lead STUDY | ONE | OTHER``: members or committees on the 4 000 videos;
             ``study NAME | PATH``: a number (points) that each card of a study holds, such as ``labels.gain``.
         cards: folder of the runs.
@@ -179,6 +180,12 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
     names = [name.strip() for name in rest.split("|")]
     if kind in ("experiment", "reversed"):
         return _of_experiment(names[0], names[1] if len(names) > 1 else "primary", cards, kind == "reversed")
+    if kind == "gate":
+        gain = primary_measure(committed_cards(f"{names[0]}-laptop", cards)).difference
+        row = over_seeds(
+            gain, f"{names[1]} was not run; {names[0]}: pre-trained - random", f"{len(gain)} seeds (loaded)"
+        )
+        return row | {"p": None, "verdict": "cannot be told here"}
     found = study_cards(names[0], studies)
     seeds = f"{len(found)} seeds (loaded, stand-in)" if len(found) > 1 else "1 seed (loaded, stand-in)"
     if kind == "lead":
@@ -191,7 +198,9 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
             raise FileNotFoundError(f"no card of {names[0]!r} holds {names[1]}; run `make experiments`")
         seeds = seeds.replace(str(len(found)), str(len(values)), 1)
         return over_seeds(values, names[2] if len(names) > 2 else names[1], seeds)
-    raise ValueError(f"unknown kind of evidence {kind!r} in data/claims.csv; known: experiment, reversed, lead, study")
+    raise ValueError(
+        f"unknown kind of evidence {kind!r} in data/claims.csv; known: experiment, reversed, gate, lead, study"
+    )
 
 
 def held(card: Mapping[str, Any], path: str) -> float | None:

@@ -149,6 +149,14 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
     assert list(family["p (Holm)"]) == pytest.approx(list(wanted))
 
 
+def test_a_closed_gate_shows_its_numbers_and_no_verdict(tmp_path):
+    write_cards(tmp_path, "8x8", [40, 41, 42])
+    row = evidence.from_cards("gate 8x8 | other masks", tmp_path, tmp_path)
+    assert row["verdict"] == "cannot be told here"
+    assert row["p"] is None
+    assert row["points (95 %)"] == results.in_words(results.seed_interval(np.array([20.0, 21.0, 22.0])))
+
+
 def test_a_p_value_that_does_not_survive_its_family_is_no_verdict(tmp_path):
     rows = live()
     number = next(n for n in rows if n.startswith("P"))
