@@ -18,6 +18,7 @@ from picojepa.config import DATA
 from picojepa.results import CARDS, claim, committed_cards, primary_measure, seed_interval
 
 STUDIES = DATA / "studies"
+COLLAPSED = ("V2-no-stop",)  # experiments that all end at chance
 LEVEL = 0.05  # a claim needs a p below it, after Holm's correction within its family
 COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 
@@ -55,25 +56,32 @@ def accuracies(
     return pd.DataFrame(columns).sort_index()
 
 
-def effects(table: pd.DataFrame) -> pd.DataFrame:
+def effects(table: pd.DataFrame, apart: Sequence[str] = COLLAPSED) -> pd.DataFrame:
     """How many points the first column of `accuracies` is ahead of each other one: mean, low, high, p, seeds.
 
     All columns are fitted together: accuracy = experiment + seed + noise, ordinary least squares. So the size of the
     noise is learned from all runs, and three seeds of one experiment need not tell it alone. The intervals (95 %) are
-    over seeds, and take the noise to be as large in every experiment.
+    over seeds, and take the noise to be as large in every experiment. That is wrong for runs that collapsed, which all
+    end at chance: experiments in ``apart`` are fitted with the control alone.
 
     Source: the analysis of variance with blocks, as statsmodels computes it. Book: the page on experiments.
     """
-    long = table.rename_axis("seed").reset_index().melt("seed", var_name="experiment").dropna()
     control, others = table.columns[0], list(table.columns[1:])
+    together = [name for name in others if name not in apart]
+    fits = [table[[control, *together]], *(table[[control, name]] for name in others if name in apart)]
+    return pd.concat([_fitted(part) for part in fits if part.shape[1] > 1]).loc[others].rename_axis(f"{control} minus")
+
+
+def _fitted(table: pd.DataFrame) -> pd.DataFrame:
+    """Effects of one least-squares fit."""
+    long = table.rename_axis("seed").reset_index().melt("seed", var_name="experiment").dropna()
+    others = list(table.columns[1:])
     design = pd.get_dummies(long.seed, prefix="seed").join(pd.get_dummies(long.experiment)[others]).astype(float)
     fit = sm.OLS(long.value, design).fit()
     ends = fit.conf_int()
-    return (
-        pd.DataFrame({"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()})
-        .loc[others]
-        .rename_axis(f"{control} minus")
-    )
+    return pd.DataFrame(
+        {"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()}
+    ).loc[others]
 
 
 def right_answers(card: Mapping[str, Any], name: str, on: str = "large") -> np.ndarray:
@@ -227,8 +235,9 @@ def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[
 def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:
     """Every claim of data/claims.csv with its test and verdict, one row each.
 
-    A verdict is by the p value after Holm's correction within the claim's family (the letter of its number); a claim
-    without a p value, such as a count, keeps the verdict of its interval.
+    A verdict is by the p value after Holm's correction within the claim's family: the letter of its number, with what a
+    chapter computed live and what is loaded apart, so that no loaded word depends on the build. A claim without a p
+    value, such as a count, keeps the verdict of its interval.
 
     Args:
         live: for claims that a chapter tested, the row that `results.claim` gave, and ``p`` where there is one.
@@ -237,7 +246,7 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
 
     Returns:
         The claim's number as the index, and: claim, where, tested here as, points (95 %), over, p, p (Holm), verdict,
-        note, page.
+        alone (the verdict without the correction), note, page.
 
     Raises:
         ValueError: a claim of the list that should be tested live was not, or the other way round.
@@ -252,12 +261,14 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
             **{key: listing[key] for key in ("claim", "where", "note", "page")},
         }
     table = pd.DataFrame(rows).T
-    table["p (Holm)"] = None
-    for _, family in table[table.p.notna()].groupby(lambda number: number[0]):
-        table.loc[family.index, "p (Holm)"] = holm(list(family.p))
+    table["p (Holm)"], table["alone"] = None, table.verdict
+    families = table.index.str[0] + np.where(listed.evidence.loc[table.index] == "live", " live", " loaded")
+    for family in set(families):
+        rows_of = table.index[(families == family) & table.p.notna()]
+        table.loc[rows_of, "p (Holm)"] = holm(list(table.p[rows_of]))
     weak = table["p (Holm)"].notna() & (table["p (Holm)"].astype(float) >= LEVEL)
     table.loc[weak, "verdict"] = "cannot be told here"
-    return table[["claim", "where", *COLUMNS, "p (Holm)", "verdict", "note", "page"]].rename_axis("id")
+    return table[["claim", "where", *COLUMNS, "p (Holm)", "verdict", "alone", "note", "page"]].rename_axis("id")
 
 
 def _row(
@@ -271,6 +282,8 @@ def _row(
         return empty
     if evidence.startswith("text "):
         return empty | {"tested here as": evidence.removeprefix("text "), "verdict": "cannot be told here"}
+    if evidence.startswith("fact "):
+        return empty | {"tested here as": evidence.removeprefix("fact "), "verdict": "not asked"}
     try:
         return {**empty, **from_cards(evidence, cards, studies)}
     except FileNotFoundError:

@@ -402,9 +402,14 @@ def table_of(answers: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def certainty_claim(card: dict[str, Any]) -> dict[str, float]:
+    """How many points more certain General is than the mean of the Partials."""
+    return {"P2a": gap(card["sheets"], "", "")}
+
+
 STUDIES = {
     "tables": Study("Tables 2 and 3 with both recipes", tables),
-    "committees": Study("committees on one shared encoder", committees),
+    "committees": Study("committees on one shared encoder", committees, claims=certainty_claim),
     "habits": Study("heads on 80 % of each list, and heads with as many steps as General", habits),
     "independent": Study("committees whose members have an encoder each", independent, seeds=(0,)),
     "patches": Study("unlike heads, one of them on an encoder with smaller patches", patches, seeds=(0, 1, 2)),
