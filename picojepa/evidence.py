@@ -62,26 +62,31 @@ def effects(table: pd.DataFrame, apart: Sequence[str] = COLLAPSED) -> pd.DataFra
     All columns are fitted together: accuracy = experiment + seed + noise, ordinary least squares. So the size of the
     noise is learned from all runs, and three seeds of one experiment need not tell it alone. The intervals (95 %) are
     over seeds, and take the noise to be as large in every experiment. That is wrong for runs that collapsed, which all
-    end at chance: experiments in ``apart`` are fitted with the control alone.
+    end at chance: experiments in ``apart`` do not enter the fit, and are compared by the noise of the others.
 
     Source: the analysis of variance with blocks, as statsmodels computes it. Book: the page on experiments.
     """
     control, others = table.columns[0], list(table.columns[1:])
-    together = [name for name in others if name not in apart]
-    fits = [table[[control, *together]], *(table[[control, name]] for name in others if name in apart)]
-    return pd.concat([_fitted(part) for part in fits if part.shape[1] > 1]).loc[others].rename_axis(f"{control} minus")
+    together = table[[control, *(name for name in others if name not in apart)]]
+    rows, noise, freedom = _fitted(together)
+    for name in (name for name in others if name in apart):
+        ahead = (table[control] - table[name]).dropna()
+        spread = {"loc": ahead.mean(), "scale": np.sqrt(2 * noise / len(ahead))}
+        low, high = stats.t.interval(0.95, freedom, **spread)
+        p = 2 * stats.t.sf(abs(ahead.mean()) / spread["scale"], freedom)
+        rows.loc[name] = [ahead.mean(), low, high, p, len(ahead)]
+    return rows.loc[others].rename_axis(f"{control} minus")
 
 
-def _fitted(table: pd.DataFrame) -> pd.DataFrame:
-    """Effects of one least-squares fit."""
+def _fitted(table: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
+    """Effects of one least-squares fit, the variance of its noise, and the degrees of freedom of that."""
     long = table.rename_axis("seed").reset_index().melt("seed", var_name="experiment").dropna()
     others = list(table.columns[1:])
     design = pd.get_dummies(long.seed, prefix="seed").join(pd.get_dummies(long.experiment)[others]).astype(float)
     fit = sm.OLS(long.value, design).fit()
     ends = fit.conf_int()
-    return pd.DataFrame(
-        {"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()}
-    ).loc[others]
+    columns = {"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()}
+    return pd.DataFrame(columns).loc[others], float(fit.mse_resid), float(fit.df_resid)
 
 
 def right_answers(card: Mapping[str, Any], name: str, on: str = "large") -> np.ndarray:

@@ -75,11 +75,14 @@ def test_noise_is_learned_from_all_experiments(tmp_path):
 def test_collapsed_runs_do_not_shrink_the_noise_of_others(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30, 45, 49])
+    noise = stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
     alone = evidence.effects(evidence.accuracies(tmp_path)).loc["F1"]
     write_cards(tmp_path, "V2-no-stop", [10, 10, 10])
     both = evidence.effects(evidence.accuracies(tmp_path))
     assert tuple(both.loc["F1"]) == pytest.approx(tuple(alone))
     assert both.loc["V2-no-stop", "mean"] == pytest.approx(40)
+    wanted = stats.t.interval(0.95, 2, loc=40, scale=noise * np.sqrt(2 / 3))
+    assert tuple(both.loc["V2-no-stop", ["low", "high"]]) == pytest.approx(wanted)
 
 
 def test_experiments_of_another_geometry_are_not_compared(tmp_path):
