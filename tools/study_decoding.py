@@ -4,7 +4,8 @@ V9. A linear decoder turns a token's features into its pixels. As in V-JEPA's ow
 frozen predictor says of hidden tokens of training clips, and sees nothing else. (It cannot be fitted to the targets:
 the slow target encoder of a run is not kept. A decoder of the encoder's own layer-normalised features of the whole
 clip stands beside it, as the ceiling and as a second way to read predictions.) All is measured on validation clips,
-with four tube masks that are the same for every clip and seed. These tests were fixed before any result was seen:
+with four tube masks that are the same for every clip and seed. These tests were fixed before any result was seen (what
+was changed after the first look is listed on the page):
 
 - content: error of the best of five baselines minus that of decoded predictions, in percent of the mean clip's error;
 - space: the step across the border to visible neighbours, with predictions of another clip (same mask) minus with
