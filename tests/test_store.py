@@ -32,7 +32,9 @@ LAYERS = {
     "probing": BASE | {"architecture", "clips", "disk", "features", "jepa", "pretraining"},
     "ensemble": BASE | {"architecture", "clips", "data", "disk", "features", "probing"},
     "tsne": BASE | {"clips", "data"},
-    "results": BASE | {"clips", "data", "ensemble", "probing"},
+    "weights": BASE | {"clips", "pretraining"},
+    "results": BASE | {"clips", "data", "ensemble", "probing", "weights"},
+    "evidence": {"config", "results"},
     "plots": BASE | {"clips", "pretraining"},
 }
 
