@@ -225,7 +225,7 @@ def held(card: Mapping[str, Any], path: str) -> float | None:
 
 
 def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[str, Any]:
-    """A row from the runs of an experiment: control minus experiment, or turned round."""
+    """A row from the runs of an experiment: control minus experiment, or turned round; one run gives no verdict."""
     table = accuracies(folder, control)
     if name not in table:
         raise FileNotFoundError(f"no cards of {name!r} in {folder}; run `make experiments`")
@@ -234,7 +234,8 @@ def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[
     if turned:
         interval, pair = (-found["mean"], -found.high, -found.low), pair[::-1]
     test, over = f"10 classes, linear probe, {' - '.join(pair)}", f"{found.seeds:.0f} seeds (loaded, stand-in)"
-    return {**claim("", "", test, interval, over), "p": float(found.p)}
+    row = {**claim("", "", test, interval, over), "p": float(found.p)}
+    return row if found.seeds > 1 else {**row, "p": None, "verdict": "cannot be told here"}
 
 
 def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:

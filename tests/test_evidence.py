@@ -145,6 +145,7 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
     write_cards(tmp_path, "F2", [60, 69, 81])
     write_cards(tmp_path, "V6", [40, 50, 61])
     write_cards(tmp_path, "V11-fast", [60, 71, 79])
+    write_cards(tmp_path, "F5", [10])
     studies = tmp_path / "studies"
     studies.mkdir()
     for seed in range(3):
@@ -155,6 +156,7 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
     assert (words["F1"], words["F2"], words["V6"]) == ("supported", "not supported", "cannot be told here")
     assert words["V11b"] == "supported", "the claim is about the changed run"
     assert words["V7"] == "supported"
+    assert (words["F5"], table.p["F5"]) == ("cannot be told here", None), "one run gives no verdict, however far it is"
     assert words["F3"] == words["P7"] == words["V9a"] == "not run"
     assert words["P5"] == "supported", "a count keeps the verdict it came with"
     family = table[table.index.str.startswith("F") & table.p.notna() & (CLAIMS.evidence != "live")]
