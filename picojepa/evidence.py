@@ -18,7 +18,7 @@ from picojepa.config import DATA
 from picojepa.results import CARDS, claim, committed_cards, primary_measure, seed_interval
 
 STUDIES = DATA / "studies"
-COLLAPSED = ("V2-no-stop",)  # experiments that all end at chance
+COLLAPSE = 0.1  # share of the first spread of the features, below which a run has collapsed (chapter 4)
 LEVEL = 0.05  # a claim needs a p below it, after Holm's correction within its family
 COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 
@@ -53,20 +53,28 @@ def accuracies(
         if own == geometry:
             by_name.setdefault(card["experiment"], []).append(card)
     columns = {name: primary_measure(cards, classes, probe)["pre-trained"] for name, cards in by_name.items()}
-    return pd.DataFrame(columns).sort_index()
+    table = pd.DataFrame(columns).sort_index()
+    table.attrs["collapsed"] = [name for name, cards in by_name.items() if collapsed(cards)]
+    return table
 
 
-def effects(table: pd.DataFrame, apart: Sequence[str] = COLLAPSED) -> pd.DataFrame:
+def collapsed(cards: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether every run that was watched ended with nearly the same features for all clips."""
+    spreads = [card["course"]["spread"] for card in cards if "course" in card]
+    return bool(spreads) and all(spread[-1] < COLLAPSE * spread[0] for spread in spreads)
+
+
+def effects(table: pd.DataFrame) -> pd.DataFrame:
     """How many points the first column of `accuracies` is ahead of each other one: mean, low, high, p, seeds.
 
     All columns are fitted together: accuracy = experiment + seed + noise, ordinary least squares. So the size of the
     noise is learned from all runs, and three seeds of one experiment need not tell it alone. The intervals (95 %) are
     over seeds, and take the noise to be as large in every experiment. That is wrong for runs that collapsed, which all
-    end at chance: experiments in ``apart`` do not enter the fit, and are compared by the noise of the others.
+    end at chance: they do not enter the fit, and are compared by the noise of the others.
 
     Source: the analysis of variance with blocks, as statsmodels computes it. Book: the page on experiments.
     """
-    control, others = table.columns[0], list(table.columns[1:])
+    control, others, apart = table.columns[0], list(table.columns[1:]), table.attrs["collapsed"]
     together = table[[control, *(name for name in others if name not in apart)]]
     rows, noise, freedom = _fitted(together)
     for name in (name for name in others if name in apart):

@@ -17,7 +17,7 @@ from tools.studies import all_studies
 CLAIMS = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
 
 
-def write_cards(folder, name, accuracies, width=128):
+def write_cards(folder, name, accuracies, width=128, spread=(1.0, 0.9)):
     """A card for each seed with this many of 100 videos right."""
     for seed, right in enumerate(accuracies):
         score = {"classes": 10, "probe": "linear", "n": 100}
@@ -27,6 +27,7 @@ def write_cards(folder, name, accuracies, width=128):
         ]
         model = {"width": width, "dropout": 0.0}
         card = {"experiment": name, "seed": seed, "scores": scores, "settings": {"model": model}}
+        card["course"] = {"spread": spread}
         (folder / f"{name}-laptop-{seed}.json").write_text(json.dumps(card))
 
 
@@ -77,7 +78,7 @@ def test_collapsed_runs_do_not_shrink_the_noise_of_others(tmp_path):
     write_cards(tmp_path, "F1", [30, 45, 49])
     noise = stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
     alone = evidence.effects(evidence.accuracies(tmp_path)).loc["F1"]
-    write_cards(tmp_path, "V2-no-stop", [10, 10, 10])
+    write_cards(tmp_path, "V2-no-stop", [10, 10, 10], spread=(1.0, 0.5, 0.01))
     both = evidence.effects(evidence.accuracies(tmp_path))
     assert tuple(both.loc["F1"]) == pytest.approx(tuple(alone))
     assert both.loc["V2-no-stop", "mean"] == pytest.approx(40)

@@ -171,16 +171,19 @@ def probed(settings: Settings, clips: Clips, run: Path, task: probing.Task) -> p
     seed, inputs = settings.training.seed, probing.task_inputs(settings, clips, task)
     shared = {"model": asdict(settings.model), "clip": asdict(settings.clip), "probe": inputs["probe"]}
 
-    def untrained() -> pd.DataFrame:
+    def random_table() -> pd.DataFrame:
         encoder = new_encoder(settings, seed).to(device())
         return probing.probe_encoder(encoder, settings, clips, task, "random weights")
 
-    def trained() -> pd.DataFrame:
+    def pretrained_table() -> pd.DataFrame:
         encoder = load_encoder(run / "encoder.safetensors", settings)
         return probing.probe_encoder(encoder, settings, clips, task, "pre-trained")
 
     random = {**shared, "seed": seed, "data": clips.digest, "task": inputs["task"]}
-    stored = {"probing.random": (random, untrained), "probing.trained": ({"run": run.name, **inputs}, trained)}
+    stored = {
+        "probing.random": (random, random_table),
+        "probing.trained": ({"run": run.name, **inputs}, pretrained_table),
+    }
     return pd.concat([probing.stored_table(stage, *of) for stage, of in stored.items()], ignore_index=True)
 
 
