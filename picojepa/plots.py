@@ -9,6 +9,7 @@ Book: every chapter.
 import base64
 import html
 import inspect
+import io
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +28,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from pandas.io.formats.style import Styler
+from PIL import Image
 from sklearn.metrics import confusion_matrix
+from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
 from picojepa.config import CLASSES
@@ -123,8 +126,15 @@ def show_clips(clips: np.ndarray, titles: Sequence[str]) -> Figure:
     return figure
 
 
+def webp(picture: np.ndarray, quality: int = 80) -> str:
+    """A picture, uint8 (H, W, 3), as a data URI of a WebP file."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(picture)).save(buffer, format="webp", quality=quality)
+    return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
 def video(paths: Sequence[str | Path], labels: Sequence[str], width: int = 140) -> HTML:
-    """Videos side by side, inside the page, playing in a loop; H.264 files only.
+    """Videos side by side, inside the page; H.264 files only. In the built book they play while they are seen.
 
     Args:
         paths: mp4 files, put into the page as they are.
@@ -134,13 +144,16 @@ def video(paths: Sequence[str | Path], labels: Sequence[str], width: int = 140) 
     cells = []
     for path, label in zip(paths, labels, strict=True):
         data, text = base64.b64encode(Path(path).read_bytes()).decode(), html.escape(pretty(label))
+        first = VideoDecoder(str(path)).get_frame_at(0).data  # (3, H, W), shown until the video plays, and on paper
+        height = round(width * first.shape[1] / first.shape[2])
+        poster = webp(first.movedim(0, -1).numpy())
         cells.append(
-            f'<figure style="display:inline-block;margin:4px;width:{width}px">'
-            f'<video width="{width}" controls loop muted playsinline autoplay aria-label="{text}">'
-            f'<source src="data:video/mp4;base64,{data}" type="video/mp4"></video>'
-            f'<figcaption style="font-size:0.8em">{text}</figcaption></figure>'
+            f'<figure style="width:{width}px"><video width="{width}" height="{height}" controls loop muted playsinline '
+            f'preload="none" poster="{poster}" aria-label="{text}"><source src="data:video/mp4;base64,{data}" '
+            f'type="video/mp4"></video><figcaption>{text}</figcaption></figure>'
         )
-    return HTML("".join(cells))
+    style = "display:flex;flex-wrap:wrap;gap:8px"
+    return HTML(f'<div class="book-videos" style="{style}">{"".join(cells)}</div>')
 
 
 def clip_video(clips: np.ndarray, labels: Sequence[str], frames_per_second: float = 8.0, width: int = 140) -> HTML:

@@ -14,7 +14,7 @@ from conftest import APPENDICES, CHAPTERS, GUIDE, HELPERS, ROOT, notebook_path
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 NOT_OURS = {".git", ".venv", "_build", "cache", "kinetics", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
-LARGE = {"book/third_party/mathjax/tex-chtml-full.js", "book/third_party/widgets/embed.js"}
+LARGE = {"book/third_party/mathjax/tex-chtml-full.js"}
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

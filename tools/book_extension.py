@@ -1,4 +1,4 @@
-"""Sphinx extension of the book: nothing stale survives a build, and a page asks nothing of other hosts.
+"""Sphinx extension of the book: nothing stale survives a build.
 
 jupyter-cache runs a notebook again when its own code changes. The numbers in this book also depend on the
 package, the data, the environment and the chapters before, so a digest of all these goes into the metadata of
@@ -18,25 +18,21 @@ logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS = (
     "picojepa/**/*.py",
+    "picojepa/interactive/*.js",
+    "picojepa/interactive/*.css",
+    "tools/study_*.py",
     "benchmarks/*.json",
     "data/*.csv",
     "data/*.json",
     "data/standin/*",
     "data/cards/*.json",
+    "data/studies/*.json",
+    "data/encoder/**/*",
     "data/clips/**/*",
     "data/paper/*",
     "requirements.lock",
 )
 VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE", "PICOJEPA_DATA")
-
-# Font Awesome must not replace the icons of ipywidgets' Play button: the slider beside it would stop working.
-FONT_AWESOME = "window.FontAwesomeConfig = {observeMutations: false};"
-# The widgets' script asks MathJax 2 to set formulas in labels; the pages carry MathJax 3.
-MATHJAX_SHIM = """document.addEventListener('DOMContentLoaded', () => {
-  if (!window.MathJax || window.MathJax.Hub) return;
-  const typeset = ([command, , element]) => command === 'Typeset' && MathJax.typesetPromise(element && [element]);
-  window.MathJax.Hub = {Config() {}, Configured() {}, Queue(...calls) { calls.forEach(typeset); }};
-});"""
 
 
 def code_of(notebook: dict) -> list[str]:
@@ -119,13 +115,6 @@ def stamp(app, docname: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
-def tidy(app, pagename, templatename, context, doctree) -> None:
-    """Drop Thebe (it declares a constant twice and names a foreign host); let the reader's system choose the mode."""
-    context["default_mode"] = "auto"
-    scripts = context["script_files"]
-    scripts[:] = [s for s in scripts if "thebe" not in str(s) and "THEBE" not in str(getattr(s, "attributes", ""))]
-
-
 def seconds_per_chapter(env) -> str:
     """A table of what each chapter took when it was last run."""
     runs = {name: NbMetadataCollector.get_exec_data(env, name) for name in sorted(env.found_docs)}
@@ -143,11 +132,8 @@ def end(app, exception) -> None:
 
 def setup(app) -> dict:
     """Connect everything."""
-    app.add_js_file(None, body=FONT_AWESOME, priority=1)
-    app.add_js_file(None, body=MATHJAX_SHIM, priority=2)
     app.connect("builder-inited", begin)
     app.connect("env-get-outdated", outdated)
     app.connect("source-read", stamp, priority=100)
-    app.connect("html-page-context", tidy, priority=900)
     app.connect("build-finished", end)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -19,7 +19,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
-from PIL import Image
+
+from picojepa.plots import webp
 
 SCRIPTS = Path(__file__).parent
 
@@ -34,7 +35,9 @@ def figure(kind: str, data: Mapping[str, Any], picture: str, title: str) -> HTML
             text alternative.
         title: what a screen reader calls the figure.
     """
-    core, style, script = ((SCRIPTS / name).read_text("utf-8") for name in ("core.js", "core.css", f"{kind}.js"))
+    core, style, script = (
+        (SCRIPTS / name).read_text(encoding="utf-8") for name in ("core.js", "core.css", f"{kind}.js")
+    )
     payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return HTML(
         f'<div class="pj" data-kind="{kind}" role="group" aria-label="{html.escape(title)}">'
@@ -49,17 +52,12 @@ def still(drawing: Figure, text: str) -> str:
     buffer = io.BytesIO()
     drawing.savefig(buffer, format="png", dpi=110)
     plt.close(drawing)
-    return f'<img alt="{html.escape(text)}" loading="lazy" src="{_uri("png", buffer.getvalue())}">'
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<img alt="{html.escape(text)}" loading="lazy" src="data:image/png;base64,{data}">'
 
 
 def film(clip: np.ndarray, quality: int = 80) -> dict[str, Any]:
     """A clip, uint8 (T, 3, H, W), for the scripts' ``ui.film``: all frames in one picture, one below the other."""
     frames, _, height, width = clip.shape
     column = np.moveaxis(clip, 1, -1).reshape(frames * height, width, 3)
-    buffer = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(column)).save(buffer, format="webp", quality=quality)
-    return {"src": _uri("webp", buffer.getvalue()), "frames": frames, "width": width, "height": height}
-
-
-def _uri(kind: str, content: bytes) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return {"src": webp(column, quality), "frames": frames, "width": width, "height": height}

@@ -1,0 +1,76 @@
+"""Sphinx extension of the book: light pages that ask no other host for anything.
+
+Media that notebooks put into a page as data URIs become files, which a browser loads when they are needed; pictures
+get their sizes, so that nothing jumps while a page loads; scripts that no page uses are left out.
+"""
+
+import base64
+import hashlib
+import re
+from pathlib import Path
+
+from PIL import Image
+from sphinx.util import logging
+
+logger = logging.getLogger(__name__)
+MEDIA = re.compile(r"data:(?:image|video)/(png|jpeg|webp|gif|mp4);base64,([A-Za-z0-9+/=]{1000,})")
+PICTURE = re.compile(r'<img (?![^>]*\b(?:loading|width)=)(?=[^>]*\bsrc="([^"]+)")')
+UNUSED = ("thebe", "THEBE", "vnd.jupyter.widget-state")
+
+
+def as_files(body: str, folder: Path, link: str) -> str:
+    """The page's HTML with media in files.
+
+    Args:
+        body: HTML.
+        folder: where the files are written, each under the digest of its content.
+        link: what stands for the folder in the page's links, with a slash at its end.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def file(found: re.Match) -> str:
+        content = base64.b64decode(found[2])
+        path = folder / f"{hashlib.sha256(content).hexdigest()[:16]}.{found[1]}"
+        path.write_bytes(content)
+        return link + path.name
+
+    return MEDIA.sub(file, body)
+
+
+def with_sizes(body: str, sources: dict[str, Path]) -> str:
+    """Pictures load when they are near the window, and their place is kept until then.
+
+    Args:
+        body: HTML.
+        sources: file name under ``_images`` -> file.
+    """
+
+    def tag(found: re.Match) -> str:
+        source = sources.get(Path(found[1]).name)
+        if source is None or source.suffix == ".svg":
+            return '<img loading="lazy" '
+        with Image.open(source) as picture:
+            width, height = picture.size
+        return f'<img loading="lazy" width="{width}" height="{height}" '
+
+    return PICTURE.sub(tag, body)
+
+
+def lighten(app, pagename, templatename, context, doctree) -> None:
+    """Leave out Thebe, which names a foreign host, and the state of widgets; the reader's system chooses the mode."""
+    context["default_mode"] = "auto"
+    scripts = context["script_files"]
+    scripts[:] = [s for s in scripts if not any(word in f"{s} {getattr(s, 'attributes', '')}" for word in UNUSED)]
+    if "body" not in context:
+        return
+    if "vnd.jupyter.widget-view" in context["body"]:
+        logger.warning("a widget of ipywidgets needs a kernel, and a page has none: see picojepa/interactive")
+    sources = {name: Path(app.srcdir) / path for path, name in app.builder.images.items()}
+    body = as_files(context["body"], Path(app.outdir) / "_media", context["pathto"]("_media", 1) + "/")
+    context["body"] = with_sizes(body, sources)
+
+
+def setup(app) -> dict:
+    """Connect everything."""
+    app.connect("html-page-context", lighten, priority=900)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
