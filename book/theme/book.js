@@ -1,4 +1,4 @@
-// Small mends for every page: names for controls that the theme leaves without one, and videos that play while they are seen.
+// For every page: names for controls that the theme leaves without one, videos that play while they are seen, light paper.
 document.addEventListener("DOMContentLoaded", () => {
   for (const control of document.querySelectorAll("button[title]:not([aria-label]), a.btn[title]:not([aria-label])")) {
     if (!control.textContent.trim()) control.setAttribute("aria-label", control.title);
@@ -12,4 +12,12 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   });
   document.querySelectorAll(".book-videos video").forEach((video) => seen.observe(video));
+
+  const root = document.documentElement;
+  let mode = root.dataset.theme;
+  addEventListener("beforeprint", () => {
+    mode = root.dataset.theme;
+    root.dataset.theme = "light";
+  });
+  addEventListener("afterprint", () => { root.dataset.theme = mode; });
 });
