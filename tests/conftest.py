@@ -42,7 +42,8 @@ BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
 LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
 GUIDE = "field_guide"  # chapter 4b
-APPENDICES = (GUIDE, "probes", "imagined", "committees", "experiments", "scaling", "reliability")  # without a module
+EVIDENCE = ("probes", "imagined", "committees", "experiments")
+APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
     "config",
     "store",

@@ -36,7 +36,7 @@ def connect_links(app, config) -> None:
 
 
 def describe(app, pagename, templatename, context, doctree) -> None:
-    """Description of pages without a text of their own, such as the index; no address where none is known."""
+    """Describe pages without a text of their own, name no address where none is known, and the icon as a picture."""
     tags = context.get("metatags", "")
     if not app.config.ogp_site_url:
         tags = re.sub(r'<meta property="og:url"[^>]*>\n?', "", tags)
@@ -44,7 +44,8 @@ def describe(app, pagename, templatename, context, doctree) -> None:
         title = context.get("title") or OWN_TITLES.get(pagename, pagename)
         text = html.escape(f"{title}: a page of the book {app.config.ogp_site_name}")
         tags += f'<meta name="description" content="{text}" />\n'
-    context["metatags"] = tags
+    icon = context["pathto"]("_static/icon.png", resource=True)
+    context["metatags"] = f'{tags}<link rel="apple-touch-icon" href="{icon}" />\n'
 
 
 def setup(app) -> dict:
