@@ -95,7 +95,8 @@ def source(*definitions: Callable[..., object]) -> Markdown:
     parts = []
     for item in definitions:
         module = item.__module__.removeprefix("picojepa.")
-        link = f'<a href="_modules/picojepa/{module}.html#{item.__qualname__}">picojepa/{module}.py</a>'
+        place = "" if item.__name__.startswith("_") else f"#{item.__qualname__}"  # private ones have no anchor
+        link = f'<a href="_modules/picojepa/{module}.html{place}">picojepa/{module}.py</a>'
         parts.append(f"From {link}:\n\n```python\n{inspect.getsource(item)}```")
     return Markdown("\n\n".join(parts))
 

@@ -1,7 +1,8 @@
 """Sphinx extension of the book: light pages that ask no other host for anything.
 
 Media that notebooks put into a page as data URIs become files, which a browser loads when they are needed; pictures
-get their sizes, so that nothing jumps while a page loads; scripts that no page uses are left out.
+get their sizes, so that nothing jumps while a page loads; scripts that no page uses are left out. What the theme
+writes and a screen reader stumbles over is mended in the finished pages.
 """
 
 import base64
@@ -16,6 +17,23 @@ logger = logging.getLogger(__name__)
 MEDIA = re.compile(r"data:(?:image|video)/(png|jpeg|webp|gif|mp4);base64,([A-Za-z0-9+/=]{1000,})")
 PICTURE = re.compile(r'<img (?![^>]*\b(?:loading|width)=)(?=[^>]*\bsrc="([^"]+)")')
 UNUSED = ("thebe", "THEBE", "vnd.jupyter.widget-state")
+MENDS = (
+    # half a megabyte of icons that a font brings as well
+    (r'<script defer src="[^"]*/fontawesome\.js[^"]*"></script>', ""),
+    # a second title, for print only; without one on pages that have no text of their own
+    (r'(<div id="jb-print-docs-body" class="onlyprint">)\s*<h1>.*?</h1>', r"\1"),
+    # names that hide the words which can be seen
+    (r'<summary aria-label="Toggle hidden content">', "<summary>"),
+    (r'(<button class="[^"]*search-button-field[^"]*" title="Search") aria-label="Search"', r"\1"),
+    # a part of the page without a name
+    (r'(<div id="pst-primary-sidebar" class="[^"]*")>', r'\1 role="region" aria-label="Book">'),
+    # cells of a table that head nothing
+    (r"<th((?: [^>]*)?)>(?:\s|&nbsp;|&#160;)*</th>", r"<td\1></td>"),
+    # entries of the bibliography in a role that their list does not take
+    (r' role="doc-biblioentry"', ' role="listitem"'),
+)
+FORMULA = re.compile(r'class="[^"]*\bmath\b')
+MATHJAX = re.compile(r'<script[^>]* src="[^"]*/mathjax/[^"]*"></script>')
 
 
 def as_files(body: str, folder: Path, link: str) -> str:
@@ -70,7 +88,24 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
     context["body"] = with_sizes(body, sources)
 
 
+def mended(page: str) -> str:
+    """A finished page with what is named in `MENDS` set right, and without MathJax if it has no formula."""
+    for wrong, right in MENDS:
+        page = re.sub(wrong, right, page, flags=re.DOTALL)
+    return page if FORMULA.search(page) else MATHJAX.sub("", page)
+
+
+def finish(app, exception) -> None:
+    """Mend all pages."""
+    if exception is None and app.builder.format == "html":
+        for path in Path(app.outdir).rglob("*.html"):
+            page = path.read_text(encoding="utf-8")
+            if (better := mended(page)) != page:
+                path.write_text(better, encoding="utf-8")
+
+
 def setup(app) -> dict:
     """Connect everything."""
     app.connect("html-page-context", lighten, priority=900)
+    app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
