@@ -173,6 +173,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 # ---------------------------------------------------------------- the ledger
 
 
+def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> dict[str, Any]:
+    """A row of `results.claim` whose word needs two things: an interval that leaves 0 out, and a p below the level.
+
+    Interval and test are both approximations and can fall on either side of the line. Then it cannot be told.
+
+    Args:
+        row: with the verdict of its interval.
+        p: of a test of the same difference, or None if there is none: the verdict of the interval stays.
+        level: that p must be below.
+
+    Book: chapters 6 and 8.
+    """
+    word = "cannot be told here" if p is not None and p >= level else row["verdict"]
+    return {**row, "p": p, "verdict": word}
+
+
 def over_seeds(values: Sequence[float], test: str, over: str) -> dict[str, Any]:
     """A row of the ledger from differences, one for each seed, in points; one seed has no interval, and p is 1."""
     found = np.asarray(values, dtype=float)
@@ -241,7 +257,8 @@ def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[
     interval, pair = (found["mean"], found.low, found.high), ["ours" if control == "primary" else control, name]
     if turned:
         interval, pair = (-found["mean"], -found.high, -found.low), pair[::-1]
-    test, over = f"10 classes, linear probe, {' - '.join(pair)}", f"{found.seeds:.0f} seeds (loaded, stand-in)"
+    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds:.0f} seeds"
+    test, over = f"10 classes, linear probe, {' - '.join(pair)}", f"{seeds} (loaded, stand-in)"
     row = {**claim("", "", test, interval, over), "p": float(found.p)}
     return row if found.seeds > 1 else {**row, "p": None, "verdict": "cannot be told here"}
 
@@ -249,9 +266,9 @@ def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[
 def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:
     """Every claim of data/claims.csv with its test and verdict, one row each.
 
-    A verdict is by the p value after Holm's correction within the claim's family: the letter of its number, with what a
-    chapter computed live and what is loaded apart, so that no loaded word depends on the build. A claim without a p
-    value, such as a count, keeps the verdict of its interval.
+    A verdict needs an interval that leaves 0 out and a p below the level (`held_back`), after Holm's correction within
+    the claim's family: the letter of its number, with what a chapter computed live and what is loaded apart, so that no
+    loaded word depends on the build. A claim without a p value, such as a count, keeps the verdict of its interval.
 
     Args:
         live: for claims that a chapter tested, the row that `results.claim` gave, and ``p`` where there is one.
@@ -260,7 +277,7 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
 
     Returns:
         The claim's number as the index, and: claim, where, tested here as, points (95 %), over, p, p (Holm), verdict,
-        alone (the verdict without the correction), note, page.
+        alone (the verdict by the uncorrected p), note, page.
 
     Raises:
         ValueError: a claim of the list that should be tested live was not, or the other way round.
@@ -275,14 +292,19 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
             **{key: listing[key] for key in ("claim", "where", "note", "page")},
         }
     table = pd.DataFrame(rows).T
-    table["p (Holm)"], table["alone"] = None, table.verdict
+    table["p (Holm)"], table["alone"] = None, _words(table, "p")
     families = table.index.str[0] + np.where(listed.evidence.loc[table.index] == "live", " live", " loaded")
     for family in set(families):
         rows_of = table.index[(families == family) & table.p.notna()]
         table.loc[rows_of, "p (Holm)"] = holm(list(table.p[rows_of]))
-    weak = table["p (Holm)"].notna() & (table["p (Holm)"].astype(float) >= LEVEL)
-    table.loc[weak, "verdict"] = "cannot be told here"
+    table["verdict"] = _words(table, "p (Holm)")
     return table[["claim", "where", *COLUMNS, "p (Holm)", "verdict", "alone", "note", "page"]].rename_axis("id")
+
+
+def _words(table: pd.DataFrame, column: str) -> list[str]:
+    """The verdict of each row by its interval and the p value of a column."""
+    p_values = [None if pd.isna(p) else p for p in table[column]]
+    return [held_back(row, p)["verdict"] for row, p in zip(table.to_dict("records"), p_values, strict=True)]
 
 
 def _row(

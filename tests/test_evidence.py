@@ -174,6 +174,20 @@ def test_a_closed_gate_shows_its_numbers_and_no_verdict(tmp_path):
     assert row["points (95 %)"] == results.in_words(results.seed_interval(np.array([20.0, 21.0, 22.0])))
 
 
+@pytest.mark.parametrize(("low", "p", "word"), [(0.5, 0.04, 1), (0.5, 0.06, 0), (-0.5, 0.04, 0), (0.5, None, 1)])
+def test_a_word_needs_the_interval_and_the_p_value(low, p, word):
+    row = results.claim("", "", "a difference", (1.0, low, 1.5), "9 videos")
+    assert evidence.held_back(row, p)["verdict"] == ["cannot be told here", "supported"][word]
+    assert evidence.held_back(row, p)["p"] == p
+
+
+def test_an_interval_and_a_test_that_differ_are_no_verdict_without_correction_either(tmp_path):
+    row = results.claim("", "", "a difference", (-5.7, -11.3, -0.5), "194 videos")
+    table = evidence.ledger(live() | {"P1": {**row, "p": 0.06}, "P6": {**row, "p": 0.04}}, tmp_path, tmp_path)
+    assert table.alone[["P1", "P6"]].tolist() == ["cannot be told here", "not supported"]
+    assert table.verdict["P6"] == "cannot be told here", "two claims in the family: p is doubled"
+
+
 def test_a_p_value_that_does_not_survive_its_family_is_no_verdict(tmp_path):
     rows = live()
     number = next(n for n in rows if n.startswith("P"))
