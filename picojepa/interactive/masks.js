@@ -42,15 +42,17 @@ picojepa.define("masks", (ui, data, figure) => {
     for (let cell = 0; cell < cells; cell++) covered += hidden(slice() * cells + cell);
     film.setAttribute("aria-label", `Frame ${chosen.frame} of the clip, time slice ${slice()}: `
       + `${covered} of ${cells} cells are hidden (orange), ${cells - covered} are seen.`);
-    figure.dataset.state = `${data.kinds[chosen.kind].name}; ratio ${ratios.disabled ? "none" : data.kinds[0].ratios[chosen.ratio]}; `
-      + `draw ${chosen.draw}; frame ${chosen.frame}; ${chosen.opaque ? "opaque" : "tint"}`;
+    const { name, ratios: known } = data.kinds[chosen.kind];
+    figure.dataset.state = `${name}; ratio ${known[chosen.ratio] ?? "none"}; draw ${chosen.draw}; `
+      + `frame ${chosen.frame}; ${chosen.opaque ? "opaque" : "tint"}`;
   };
   const tell = () => {
     const { name, ratios: known } = data.kinds[chosen.kind];
     const { context, target, constant } = mask();
     const share = (100 * (1 - context / (slices * rows * columns))).toFixed(1);
-    ui.say(`${name}${known.length ? `, ratio ${known[chosen.ratio]}` : ""}, draw ${chosen.draw}: ${share} % of the tokens `
-      + `are hidden. Context: ${context} tokens, target: ${target}. `
+    const asked = known.length ? `, ratio ${known[chosen.ratio]}` : "";
+    ui.say(`${name}${asked}, draw ${chosen.draw}: ${share} % of the tokens are hidden. `
+      + `Context: ${context} tokens, target: ${target}. `
       + (constant ? "The same cells are hidden in every time slice." : "What is hidden changes from slice to slice."));
     film.redraw();
     tellFrame();
