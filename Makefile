@@ -4,17 +4,20 @@ SHELL := /bin/bash
 BIN := .venv/bin
 # Says that set-up is done, in this very folder: a virtual environment does not survive being moved or copied.
 STAMP := .venv/ready-$(firstword $(shell pwd | cksum))
+# What the checks of the built book take from npm, and which folder they look at: make test-web SITE=...
+WEB := .venv/web/node_modules/.package-lock.json
+SITE := _build/html
 
 # Jupyter and Matplotlib want a writable home; without one they get a folder of ours.
 ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-.PHONY: help setup doctor test book lab lint mutants bench experiments reliability kinetics clean
+.PHONY: help setup doctor test test-web lighthouse book lab lint mutants bench experiments reliability kinetics clean
 .DEFAULT_GOAL := help
 
 help:  ## list these doors
-	@sed -n 's/^\([a-z]*\):.*## /make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
+	@sed -n 's/^\([a-z-]*\):.*## /make \1|/p' Makefile | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
 
 $(STAMP): pyproject.toml requirements.lock tools/setup.sh
 	@bash tools/setup.sh $(PIP_ARGS)
@@ -27,6 +30,18 @@ doctor: $(STAMP)  ## print versions, decode one clip, name what is wrong and how
 
 test: $(STAMP)  ## run the tests; chapters run in the profile smoke
 	@$(BIN)/python -m pytest -q
+
+$(WEB): tests/web/package.json tests/web/package-lock.json | $(STAMP)
+	@command -v npm >/dev/null || { echo "npm is missing (on Debian: sudo apt-get install npm)" >&2; exit 1; }
+	@mkdir -p .venv/web && cp tests/web/package.json tests/web/package-lock.json .venv/web/
+	@npm ci --prefix .venv/web --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
+test-web: $(STAMP) $(WEB)  ## open every page of the built book in Chromium and try all that can be used
+	@$(BIN)/python -m pytest tests/web -q --site $(SITE)
+
+lighthouse: $(STAMP) $(WEB)  ## let Lighthouse rate the built book and write benchmarks/web.json
+	@$(BIN)/python -m tests.web.lighthouse --site $(SITE) $(ARGS)
 
 book: $(STAMP)  ## run every notebook and build the book to _build/html; any warning is an error
 	$(BIN)/jupyter-book build book -W -n --keep-going

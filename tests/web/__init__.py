@@ -1,0 +1,1 @@
+"""Checks of the built book in a browser: `make test-web`."""
