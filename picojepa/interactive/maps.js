@@ -15,7 +15,7 @@ window.picojepa.define("maps", (ui, data, figure) => {
   let map = 0, current = 0, lit = null;
 
   const choice = ui.select("Map", data.maps, (chosen) => { map = chosen; move(); go(current); });
-  choice.style.maxWidth = "min(60vw, 22rem)";
+  choice.style.maxWidth = "min(74vw, 22rem)";
   const film = ui.film({ scale: 3 });
   film.style.width = "192px";
   const some = data.films.find((one) => one);
@@ -74,8 +74,8 @@ window.picojepa.define("maps", (ui, data, figure) => {
     dots.forEach((_, row) => {
       const [dx, dy] = [place(row)[0] - x, place(row)[1] - y];
       const along = dx * right + dy * down, aside = Math.abs(dx * down) + Math.abs(dy * right);
-      const cost = along + 2 * aside;
-      if (row !== current && along > 0 && aside <= along && cost < least) [best, least] = [row, cost];
+      const cost = along + 2 * aside + (aside > along ? size : 0);
+      if (row !== current && along > 0 && cost < least) [best, least] = [row, cost];
     });
     return best;
   };

@@ -43,7 +43,9 @@ def dots(clips: Clips, rows: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np
     title = next(iter(maps))
     counts = ", ".join(f"{plots.pretty(name)} {labels.count(name)}" for name in names)
     text = f"Map of {len(rows)} clips by t-SNE, {title}; one mark for each clip, colour and shape by class: {counts}."
-    picture = interactive.still(plots.maps({title: maps[title][1]}, labels), text)
+    drawing = plots.maps({title: maps[title][1]}, labels)
+    drawing.set_size_inches(8, 5.4)
+    picture = interactive.still(drawing, text)
     return interactive.figure("maps", data, picture, "Map of clips: each dot plays its clip")
 
 

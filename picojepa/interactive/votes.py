@@ -3,6 +3,7 @@
 Book: chapter 6.
 """
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,7 +39,7 @@ def table(clips: Clips, task: Task, predictions: pd.DataFrame) -> HTML:
     first = int(order[0])
     words, vote = steps(scores[1:, first], names)
     text = f"An example of the table: {names[truth[first]]}. " + " ".join(
-        f"{member} says {names[of[first].argmax()]} with {of[first].max():.0%}."
+        f"{member} says {names[of[first].argmax()]} with {100 * of[first].max():.0f} %."
         for member, of in zip(ensemble.MEMBERS, scores, strict=True)
     )
     data = {
@@ -49,7 +50,9 @@ def table(clips: Clips, task: Task, predictions: pd.DataFrame) -> HTML:
         "names": predictions.video[predictions.member == "General"].tolist(),
         "films": films(clips.centre[task.test], order),
     }
-    picture = interactive.still(_drawing(scores[:, first], names, int(truth[first]), vote), " ".join([text, *words]))
+    drawing = _drawing(scores[:, first], names, int(truth[first]), vote)
+    drawing.axes[0].set_xlabel(textwrap.fill(words[-1], 80), fontsize="small")
+    picture = interactive.still(drawing, " ".join([text, *words]))
     return interactive.figure("votes", data, picture, "Members and their votes, one video at a time")
 
 
@@ -130,7 +133,7 @@ def _drawing(scores: np.ndarray, names: Sequence[str], truth: int, vote: int) ->
     for (row, column), score in np.ndenumerate(scores[:, shown]):
         chosen = shown[column] == int(scores[row].argmax())
         ax.text(column, row, f"{100 * score:.0f} %" + " *" * chosen, ha="center", va="center",
-                color="white" if score > 0.6 else "black", weight="bold" if chosen else "normal")  # fmt: skip
+                color="white" if score > 0.75 else "black", weight="bold" if chosen else "normal")  # fmt: skip
     ax.set_xticks(range(len(shown)), [names[i].replace(" ", "\n") for i in shown])
     ax.set_yticks(range(len(scores)), ensemble.MEMBERS)
     ax.set_title(f"truth: {names[truth]}; the four Partials vote: {names[vote]} (* answer)")
