@@ -89,6 +89,7 @@ def test_the_cell_for_those_with_a_kernel_draws_masks():
     names = {"widgets": widgets, "MaskConfig": MaskConfig, "torch": torch, "masking": masking, "np": np, "plots": plots}
     exec(cell.source, names | {"paper_grid": GRID, "grey": CLIP}, names)
     for strategy, rows in (("tube", 1), ("multiblock", 2), ("causal", 1)):
-        figure = names["fresh_mask"](strategy, 0.5, 1)
-        assert len(figure.axes) == rows * len(CLIP)
+        plt.close("all")
+        names["fresh_mask"](strategy, 0.5, 1)
+        assert len(plt.gcf().axes) == rows * len(CLIP)
     plt.close("all")
