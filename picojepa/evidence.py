@@ -276,8 +276,8 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
         studies: folder of the studies.
 
     Returns:
-        The claim's number as the index, and: claim, where, tested here as, points (95 %), over, p, p (Holm), verdict,
-        alone (the verdict by the uncorrected p), note, page.
+        One row per claim, its number as the index, with the columns claim, where, tested here as, points (95 %), over,
+        p, p (Holm), verdict, alone (the verdict by the uncorrected p), note, page.
 
     Raises:
         ValueError: a claim of the list that should be tested live was not, or the other way round.
