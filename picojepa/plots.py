@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -44,6 +43,7 @@ COLOURS = {
     "random weights": NEUTRAL,
     "pre-trained": CONTEXT,
     "supervised": "#7B3F98",
+    "without stop-gradient": "#000000",
     "colour histogram": "#B58900",
     "frame differences": "#A0522D",
     "scene, from the list": "#CC79A7",
@@ -195,31 +195,6 @@ def hidden_grid(target: torch.Tensor, grid: tuple[int, int, int]) -> np.ndarray:
     hidden = np.zeros(int(np.prod(grid)), dtype=bool)
     hidden[target.numpy()] = True
     return hidden.reshape(grid)
-
-
-def explorer(
-    pictures: Mapping[str, Sequence[bytes]], texts: Mapping[str, Sequence[str]], variable: str
-) -> widgets.Widget:
-    """Tabs, each with a slider over pictures; works in JupyterLab and in a static page.
-
-    Args:
-        pictures: PNG files for each tab, in the order of the slider.
-        texts: what each picture shows, for screen readers and as caption.
-        variable: what the slider changes.
-    """
-    tabs = []
-    for name, images in pictures.items():
-        cells = [_captioned(image, text) for image, text in zip(images, texts[name], strict=True)]
-        stack = widgets.Stack([widgets.HTML(cell) for cell in cells], selected_index=0)
-        slider = widgets.IntSlider(min=0, max=len(cells) - 1, description=variable, continuous_update=True)
-        widgets.jslink((slider, "value"), (stack, "selected_index"))
-        tabs.append(widgets.VBox([slider, stack]))
-    return widgets.Tab(tabs, titles=list(pictures))
-
-
-def _captioned(image: bytes, text: str) -> str:
-    data, text = base64.b64encode(image).decode(), html.escape(text)
-    return f'<figure><img alt="{text}" src="data:image/png;base64,{data}"><figcaption>{text}</figcaption></figure>'
 
 
 def _rgb(colour: str) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ import base64
 import re
 from pathlib import Path
 
-import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -98,16 +97,6 @@ def test_a_mask_is_painted_where_it_hides():
 def test_hidden_grid_is_the_target():
     found = plots.hidden_grid(torch.tensor([0, 7, 23]), (2, 3, 4))
     assert [tuple(place) for place in np.argwhere(found)] == [(0, 0, 0), (0, 1, 3), (1, 2, 3)]
-
-
-def test_explorer_has_a_picture_for_each_place_of_the_slider():
-    explorer = plots.explorer({"tube": [b"one", b"two"]}, {"tube": ["first & best", "second"]}, "ratio")
-    (tab,) = explorer.children
-    slider, stack = tab.children
-    assert (slider.min, slider.max, slider.description) == (0, 1, "ratio")
-    assert isinstance(stack, widgets.Stack)
-    assert base64.b64encode(b"two").decode() in stack.children[1].value
-    assert 'alt="first &amp; best"' in stack.children[0].value
 
 
 def test_boxes_and_arrows_are_drawn():
