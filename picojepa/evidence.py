@@ -183,7 +183,7 @@ def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> 
         p: of a test of the same difference, or None if there is none: the verdict of the interval stays.
         level: that p must be below.
 
-    Book: chapters 6 and 8.
+    Book: chapter 8.
     """
     word = "cannot be told here" if p is not None and p >= level else row["verdict"]
     return {**row, "p": p, "verdict": word}
