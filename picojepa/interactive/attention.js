@@ -83,7 +83,7 @@ picojepa.define("attention", (ui, data, figure) => {
     }
     ramp.textContent = percent(most / 1e4);
     const removed = state.view ? "" : ` Without that token the answer is ${other}, ${percent(less)} certain.`;
-    ui.say(`Clip of ${data.clips[state.clip].name}; weights: ${data.encoders[state.encoder].name}. The probe ` +
+    ui.say(`Clip of ${data.clips[state.clip].name}; encoder: ${data.encoders[state.encoder].name}. The probe ` +
       `answers ${said}, which is ${right ? "right" : "wrong"}, ${percent(certainty)} certain. ` +
       `Attention, ${data.views[state.view]}: ${span(top)} get most, ${percent(shares[state.view][top])} ` +
       `(even: ${percent(100 / slices)}). Strongest token: row ${Math.floor(cell / columns) + 1}, column ` +
@@ -97,7 +97,7 @@ picojepa.define("attention", (ui, data, figure) => {
     return `${name} (${first.name}: ${first.clips[number].right ? "right" : "wrong"})`;
   }), (value) => { state.clip = value; load(); });
   const names = data.encoders.map(({ name }) => name);
-  ui.select("Weights", names, (value) => { state.encoder = value; showClip(); }).selectedIndex = state.encoder;
+  ui.select("Encoder", names, (value) => { state.encoder = value; showClip(); }).selectedIndex = state.encoder;
   ui.select("Attention", data.views, (value) => { state.view = value; showClip(); });
   const range = ui.slider("Frame", { max: slices * data.tubelet - 1, value: data.start, format: (value) => String(value + 1) },
     (value) => { state.frame = value; showFrame(); });

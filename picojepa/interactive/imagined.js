@@ -28,7 +28,7 @@ picojepa.define("imagined", (ui, data, figure) => {
   const kinds = data.kinds.map((kind, number) => {
     const film = ui.film({ scale, paint: outline }), numbers = ui.element("span", { style: "white-space: pre-line" });
     film.style.width = "100%";
-    const box = ui.element("div", { style: "flex: 0 1 min(9.5rem, 46%)" }, film,
+    const box = ui.element("div", { style: "flex: 0 1" }, film,
       ui.element("div", { style: "font-size: 0.9em; line-height: 1.4" }, ui.element("strong", {}, kind.name),
         ui.element("span", { style: "display: block" }, kind.says), numbers));
     return { ...kind, number, film, numbers, box };
@@ -46,6 +46,7 @@ picojepa.define("imagined", (ui, data, figure) => {
     for (const kind of kinds) {
       kind.box.hidden = !visible(kind);
       if (kind.box.hidden) continue;
+      kind.box.style.flexBasis = `min(${state.shown ? 13 : 9.5}rem, 46%)`;
       kind.numbers.textContent = measured(kind).join("\n");
       kind.film.setAttribute("aria-label", `${data.clips[state.clip]}, ${kind.name}: ${kind.says}`);
       kind.film.load(kind.films[Math.min(state.mask, kind.films.length - 1)][state.clip]);
