@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_ensemble import TIE, random_scores
 
-from picojepa import ensemble
+from picojepa import ensemble, interactive
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import CLASSES
 from picojepa.interactive import votes
@@ -89,10 +89,10 @@ def test_the_figure_holds_every_video_as_it_was_predicted(asked):
 
 def test_films_stay_small_and_those_that_matter_come_first(monkeypatch):
     clips = np.random.default_rng(0).integers(0, 256, (6, 16, 3, 224, 224), dtype=np.uint8)
-    (one,) = votes.films(clips[:1], [0])
+    (one,) = interactive.films(clips[:1], [0])
     assert (one["frames"], one["height"]) == (8, 75)
-    monkeypatch.setattr(votes, "BUDGET", 2.5 * len(one["src"]))
-    assert [film is not None for film in votes.films(clips, [4, 1, 0, 2, 3, 5])] == [
+    monkeypatch.setattr(interactive, "BUDGET", 2.5 * len(one["src"]))
+    assert [film is not None for film in interactive.films(clips, [4, 1, 0, 2, 3, 5])] == [
         False,
         True,
         False,

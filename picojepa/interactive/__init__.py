@@ -11,7 +11,7 @@ import base64
 import html
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from matplotlib.figure import Figure
 from picojepa.plots import webp
 
 SCRIPTS = Path(__file__).parent
+BUDGET = 1_150_000  # characters that the films of one figure may take
+SIDE, FRAMES = 64, 8  # of a film, at most
 
 
 def figure(kind: str, data: Mapping[str, Any], picture: str, title: str) -> HTML:
@@ -61,3 +63,18 @@ def film(clip: np.ndarray, quality: int = 80) -> dict[str, Any]:
     frames, _, height, width = clip.shape
     column = np.moveaxis(clip, 1, -1).reshape(frames * height, width, 3)
     return {"src": webp(column, quality), "frames": frames, "width": width, "height": height}
+
+
+def films(clips: np.ndarray, order: Sequence[int] | np.ndarray) -> list[dict[str, Any] | None]:
+    """Small films of clips, uint8 (n, T, 3, H, W): as many as a page should hold, in ``order``; else None."""
+    found: list[dict[str, Any] | None] = [None] * len(clips)
+    left = BUDGET
+    for row in order:
+        clip = clips[row]
+        step, thin = max(1, len(clip) // FRAMES), max(1, clip.shape[-1] // SIDE)
+        made = film(clip[::step, :, ::thin, ::thin], quality=60)
+        left -= len(made["src"])
+        if left < 0:
+            break
+        found[row] = made
+    return found

@@ -107,14 +107,14 @@ picojepa.define("attention", (ui, data, figure) => {
     for (const film of [plain, hot]) film.load(data.clips[state.clip].film);
     showClip();
   };
-  const scaled = "display: inline-block; width: 6rem; height: 0.8rem; border: 1px solid var(--pj-line); " +
+  const scaled = "display: inline-block; width: 5rem; height: 0.8rem; border: 1px solid var(--pj-line); " +
     `background: linear-gradient(to right, #333, rgb(${heat}))`;
   const half = "flex: 0 1 min(12rem, 46%)";
   for (const film of [plain, hot]) film.style.width = "100%";
   ui.place(ui.element("div", { class: "pj-row" },
     ui.element("div", { style: half }, plain, ui.element("div", {}, "the clip")),
     ui.element("div", { style: half }, hot, caption,
-      ui.element("div", { style: "font-size: 0.85em" }, "0 ", ui.element("span", { style: scaled }), " ", ramp)),
+      ui.element("div", { style: "font-size: 0.85em; white-space: nowrap" }, "0 ", ui.element("span", { style: scaled }), " ", ramp)),
     ui.element("div", { style: "flex: 1; min-width: min(17rem, 100%)" }, "attention by time slice",
       ui.element("ol", { style: "list-style: none; padding: 0; margin: 0.2rem 0" }, ...bars.map(({ line }) => line)),
       ui.element("div", { style: "font-size: 0.85em" }, "dashed: the same for every slice"))));

@@ -148,10 +148,13 @@ def _drawn(
     figure, axes = plt.subplots(len(films), grid[0], figsize=(1.5 * grid[0], 1.9 * len(films)), squeeze=False)
     for line, film, answer, name in zip(axes, films, told, names, strict=False):
         heat = np.array(answer["weights"][0], dtype=float).reshape(grid)
-        for ax, frame, cells, share in zip(line, film[:: len(film) // grid[0]], heat, answer["slices"][0], strict=True):
+        parts = zip(line, film[:: len(film) // grid[0]], heat, answer["slices"][0], strict=True)
+        for number, (ax, frame, cells, share) in enumerate(parts, 1):
             ax.imshow(frame.mean(0) / 2, cmap="gray", vmin=0, vmax=255)
             over = np.kron(cells / heat.max(), np.ones((frame.shape[1] // grid[1], frame.shape[2] // grid[2])))
             ax.imshow(np.ones((*over.shape, 3)) * to_rgb(HEAT), alpha=0.85 * over)
-            ax.set(xticks=[], yticks=[], xlabel=f"{share:.0f} %")
-        line[0].set_title(f"{pretty(name)}: answered {answer['said']}", loc="left", fontsize="small")
+            ax.set(xticks=[], yticks=[], xlabel=f"slice {number}: {share:.0f} %")
+        line[0].set_title(" ", loc="left", fontsize="small")  # a long title must not widen its column
+        title = f"{pretty(name)}: answered {answer['said']}"
+        line[0].annotate(title, (0, 1), (0, 4), "axes fraction", "offset points", fontsize="small").set_in_layout(False)
     return figure

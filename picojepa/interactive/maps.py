@@ -12,7 +12,6 @@ from matplotlib.path import Path
 
 from picojepa import interactive, plots, tsne
 from picojepa.clips import Clips
-from picojepa.interactive.votes import films
 
 NEIGHBOURS = 5
 
@@ -38,7 +37,7 @@ def dots(clips: Clips, rows: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np
             {"name": plots.pretty(name), "colour": styles[name][0], "shape": outline(styles[name][1])} for name in names
         ],
         "labels": [names.index(label) for label in labels],
-        "films": films(clips.centre[rows], spread),
+        "films": interactive.films(clips.centre[rows], spread),
     }
     title = next(iter(maps))
     counts = ", ".join(f"{plots.pretty(name)} {labels.count(name)}" for name in names)

@@ -17,9 +17,6 @@ from picojepa import ensemble, interactive, plots
 from picojepa.clips import Clips
 from picojepa.probing import Task
 
-BUDGET = 1_150_000  # characters that the films of one figure may take
-SIDE, FRAMES = 64, 8  # of a film, at most
-
 
 def table(clips: Clips, task: Task, predictions: pd.DataFrame) -> HTML:
     """Every validation video with the answers of all members, their certainty, the vote in words, and the truth.
@@ -48,7 +45,7 @@ def table(clips: Clips, task: Task, predictions: pd.DataFrame) -> HTML:
         "kinds": {name: rows.tolist() for name, rows in kinds.items()},
         "videos": [_video(scores[:, row], int(truth[row]), names) for row in range(len(truth))],
         "names": predictions.video[predictions.member == "General"].tolist(),
-        "films": films(clips.centre[task.test], order),
+        "films": interactive.films(clips.centre[task.test], order),
     }
     drawing = _drawing(scores[:, first], names, int(truth[first]), vote)
     drawing.axes[0].set_xlabel(textwrap.fill(words[-1], 80), fontsize="small")
@@ -96,21 +93,6 @@ def steps(scores: np.ndarray, names: Sequence[str]) -> tuple[list[str], int]:
     equal = (sums[first] == sums[winner]).sum() > 1
     rule = "The sums are equal; the first of the list wins" if equal else "The larger sum wins"
     return [*said, f"Sum the certainty of all {len(scores)} voters: {summed}. {rule}: {names[winner]}."], winner
-
-
-def films(clips: np.ndarray, order: Sequence[int] | np.ndarray) -> list[dict[str, Any] | None]:
-    """Small films of clips, uint8 (n, T, 3, H, W): as many as a page should hold, in ``order``; else None."""
-    found: list[dict[str, Any] | None] = [None] * len(clips)
-    left = BUDGET
-    for row in order:
-        clip = clips[row]
-        step, thin = max(1, len(clip) // FRAMES), max(1, clip.shape[-1] // SIDE)
-        made = interactive.film(clip[::step, :, ::thin, ::thin], quality=60)
-        left -= len(made["src"])
-        if left < 0:
-            break
-        found[row] = made
-    return found
 
 
 def _video(scores: np.ndarray, truth: int, names: Sequence[str]) -> dict[str, Any]:

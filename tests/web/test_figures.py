@@ -43,6 +43,16 @@ def said(figure: Locator) -> str:
     return " ".join(figure.locator("[role=status]").all_text_contents())
 
 
+def told_by_choice(figure: Locator, number: int = 0) -> list[str]:
+    """What the figure says for each choice of its first, second, ... select."""
+    box = figure.get_by_role("combobox").nth(number)
+    told = []
+    for index in range(box.locator("option").count()):
+        box.select_option(index=index)
+        told.append(said(figure))
+    return told
+
+
 def painted(figure: Locator) -> int:
     """How many different pixels a figure's first film has."""
     return figure.locator("canvas").first.evaluate("""canvas => {
@@ -63,7 +73,7 @@ def test_the_book_has_every_figure(pages_of):
 
 @of_kind("maps")
 def test_a_dot_that_is_focused_plays_its_clip(figure):
-    dots = figure.get_by_role("option")
+    dots = figure.locator("svg [role=option]")
     first, last = (dots.nth(at) for at in (0, dots.count() - 1))
     first.focus()
     before = said(figure)
@@ -78,8 +88,8 @@ def test_a_dot_that_is_focused_plays_its_clip(figure):
 def test_more_videos_and_a_larger_lead_tell_more(figure):
     percent = []
     for videos, lead in (("Home", "Home"), ("End", "Home"), ("End", "End")):
-        figure.get_by_label("Videos").press(videos)
-        figure.get_by_label("Lead").press(lead)
+        figure.get_by_role("slider", name="Videos").press(videos)
+        figure.get_by_role("slider", name="Lead").press(lead)
         percent.append(float(figure.get_attribute("data-state").split("; ")[2].removesuffix(" %")))
     assert percent == sorted(set(percent))
     assert f"{percent[-1]:.0f} %" in said(figure)
@@ -88,7 +98,7 @@ def test_more_videos_and_a_larger_lead_tell_more(figure):
 @of_kind("votes")
 def test_the_next_video_has_votes_of_its_own(figure):
     tables = set()
-    number = figure.get_by_label("Video", exact=True).locator("option").count()
+    number = figure.get_by_role("combobox", name="Video", exact=True).locator("option").count()
     for _ in range(min(number, 5)):
         tables.add(figure.locator("tbody").inner_text())
         if figure.get_by_role("button", name="Next", exact=True).is_enabled():
@@ -99,10 +109,31 @@ def test_the_next_video_has_votes_of_its_own(figure):
 
 @of_kind("masks")
 def test_every_kind_of_mask_is_told_with_its_share(figure):
-    box = figure.get_by_label("Mask", exact=True)
-    told = set()
-    for index in range(box.locator("option").count()):
-        box.select_option(index=index)
-        told.add(re.search(r"[\d.]+ % of the tokens are hidden. Context: \d+ tokens", said(figure)).group())
-        assert painted(figure) > 2
-    assert len(told) > 1
+    shares = [re.search(r"[\d.]+ % of the tokens are hidden", text).group() for text in told_by_choice(figure)]
+    assert len(set(shares)) > 1
+    assert painted(figure) > 2
+
+
+@of_kind("attention")
+def test_each_clip_and_each_encoder_has_an_attention_of_its_own(figure):
+    for number in (0, 1):
+        assert len(set(told_by_choice(figure, number))) > 1
+    assert painted(figure) > 8
+
+
+@of_kind("imagined")
+def test_each_clip_has_imagined_cells_of_its_own(figure):
+    assert len(set(told_by_choice(figure))) > 1
+    assert painted(figure) > 8
+
+
+@of_kind("training_film")
+def test_the_film_of_a_training_begins_with_random_weights(figure):
+    step = figure.get_by_role("slider", name="Step")
+    step.press("Home")
+    assert "Step 0 of" in said(figure)
+    assert "random weights" in said(figure)
+    step.press("End")
+    assert int(re.search(r"Step (\d+) of \d+", said(figure)).group(1)) > 0
+    assert "random weights" not in said(figure)
+    assert painted(figure) > 8
