@@ -1,5 +1,6 @@
 """pyproject.toml, requirements.lock, environment.yml and what is installed tell the same story."""
 
+import json
 import re
 import sys
 import tomllib
@@ -48,6 +49,15 @@ def test_conda_gets_the_same_packages():
     assert pip == [*LOCK, "-e ."]
     (python,) = [entry for entry in CONDA["dependencies"] if str(entry).startswith("python=")]
     assert f"{python.removeprefix('python=')}.99" in SpecifierSet(PROJECT["requires-python"])
+
+
+def test_npm_gets_pinned_packages_from_any_registry():
+    asked, locked = (
+        json.loads((ROOT / "tests/web" / name).read_text()) for name in ("package.json", "package-lock.json")
+    )
+    packages = {name.removeprefix("node_modules/"): it for name, it in locked["packages"].items() if name}
+    assert {name: packages[name]["version"] for name in asked["dependencies"]} == asked["dependencies"]
+    assert [name for name, it in packages.items() if "integrity" not in it or "resolved" in it] == []
 
 
 def test_this_python_is_supported():
