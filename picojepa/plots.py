@@ -94,7 +94,7 @@ def source(*definitions: Callable[..., object]) -> Markdown:
     """The source of functions or classes of the package, as the chapter shows it, with a link to the whole file."""
     parts = []
     for item in definitions:
-        module = item.__module__.removeprefix("picojepa.")
+        module = item.__module__.removeprefix("picojepa.").replace(".", "/")
         place = "" if item.__name__.startswith("_") else f"#{item.__qualname__}"  # private ones have no anchor
         link = f'<a href="_modules/picojepa/{module}.html{place}">picojepa/{module}.py</a>'
         parts.append(f"From {link}:\n\n```python\n{inspect.getsource(item)}```")

@@ -40,6 +40,7 @@ def test_pictures_keep_their_place_and_load_late(tmp_path):
         ('<div id="pst-primary-sidebar" class="bd-sidebar">', None),
         ("<th></th><th>a</th><thead></thead>", "<td></td><th>a</th><thead></thead>"),
         ('<th class="blank level0" >&nbsp;</th>', '<td class="blank level0" ></td>'),
+        ('<th class="head"><p></p></th>', '<td class="head"></td>'),
         ('<div role="doc-biblioentry">', '<div role="listitem">'),
         ('<script defer="defer" src="_static/mathjax/tex-chtml-full.js?v=9"></script>', ""),
     ],

@@ -28,7 +28,7 @@ MENDS = (
     # a part of the page without a name
     (r'(<div id="pst-primary-sidebar" class="[^"]*")>', r'\1 role="region" aria-label="Book">'),
     # cells of a table that head nothing
-    (r"<th((?: [^>]*)?)>(?:\s|&nbsp;|&#160;)*</th>", r"<td\1></td>"),
+    (r"<th((?: [^>]*)?)>(?:\s|&nbsp;|&#160;|<p>\s*</p>)*</th>", r"<td\1></td>"),
     # entries of the bibliography in a role that their list does not take
     (r' role="doc-biblioentry"', ' role="listitem"'),
 )
