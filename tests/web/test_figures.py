@@ -25,6 +25,8 @@ def pages_of(folder) -> dict[str, str]:
 @pytest.fixture
 def figure(request, browser: Browser, book: str, pages_of: dict[str, str]) -> Iterator[Locator]:
     """The first figure of the kind that is asked for, alive, on a page that was opened for it."""
+    if request.param not in pages_of:
+        pytest.fail(f"no page has a figure of kind {request.param}", pytrace=False)
     with visits.visit(browser, book, pages_of[request.param]) as seen:
         figure = seen.page.locator(f".pj[data-kind={request.param}]").first
         figure.scroll_into_view_if_needed()
