@@ -4,6 +4,10 @@ document.addEventListener("DOMContentLoaded", () => {
     if (!control.textContent.trim()) control.setAttribute("aria-label", control.title);
   }
 
+  for (const figure of document.querySelectorAll(".bd-article figure, .bd-article .output.image_png")) {
+    if (figure.scrollWidth > figure.clientWidth) figure.tabIndex = 0; // what scrolls can be reached by keyboard
+  }
+
   const calm = matchMedia("(prefers-reduced-motion: reduce)");
   const seen = new IntersectionObserver((entries) => {
     for (const { isIntersecting, target } of entries) {
