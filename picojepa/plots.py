@@ -84,8 +84,11 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precisi
     text = frame.select_dtypes(exclude="number").columns
     shown = frame.map(lambda value: pretty(value) if isinstance(value, str) else value).rename(columns=pretty)
     styler = shown.style.format({pretty(c): f for c, f in (formats or {}).items()}, precision=precision)
-    cells = [{"selector": "th, td", "props": "padding: 0.15em 0.6em; text-align: right"}]
-    left = {pretty(c): [{"selector": "", "props": "text-align: left"}] for c in text}
+    cells = [
+        {"selector": "th, td", "props": "padding: 0.15em 0.6em; text-align: right"},
+        {"selector": "td", "props": "white-space: nowrap"},
+    ]
+    left = {pretty(c): [{"selector": "", "props": "text-align: left; white-space: normal"}] for c in text}
     styler = styler.set_table_styles(cells).set_table_styles(left, overwrite=False)
     return styler.hide(axis="index").set_table_attributes('class="dataframe"')
 
@@ -230,8 +233,8 @@ def boxes(
         box.set_linewidth(2 if text in colours else 1)
         ax.add_patch(box)
         title, _, rest = text.partition("\n")
-        ax.text(x, y + 0.11 * bool(rest), title, ha="center", va="center", fontsize=9.5, weight="bold")
-        ax.text(x, y - 0.12, rest, ha="center", va="center", fontsize=8.5)
+        ax.text(x, y + 0.11 * bool(rest), title, ha="center", va="center", fontsize=11, weight="bold")
+        ax.text(x, y - 0.12, rest, ha="center", va="center", fontsize=10)
     for start, end, label in arrows:
         _arrow(ax, np.array(places[start]), np.array(places[end]), label)
     return figure
@@ -254,9 +257,9 @@ def _arrow(ax: Axes, start: np.ndarray, end: np.ndarray, label: str) -> None:
             ax.plot(*ends.T, color="#B00020", linewidth=2)
     text = label[2:] if cut or copied else label
     if steep:
-        ax.text(middle[0] + 0.1, middle[1], text, fontsize=8.5, ha="left", va="center")
+        ax.text(middle[0] + 0.1, middle[1], text, fontsize=9.2, ha="left", va="center")
     else:
-        ax.text(middle[0], middle[1] + (0.17 if cut else 0.08), text, fontsize=8.5, ha="center", va="bottom")
+        ax.text(middle[0], middle[1] + (0.17 if cut else 0.08), text, fontsize=9.2, ha="center", va="bottom")
 
 
 def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str], colours: Mapping[str, str]) -> Figure:
