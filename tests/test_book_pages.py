@@ -36,6 +36,7 @@ def test_pictures_keep_their_place_and_load_late(tmp_path):
         ('<script defer src="../_static/scripts/fontawesome.js?digest=5"></script>', ""),
         ('<div id="jb-print-docs-body" class="onlyprint">\n    <h1></h1>x</div>', None),
         ('<summary aria-label="Toggle hidden content">', "<summary>"),
+        ('<summary><span class="toctree-toggle" role="presentation">', None),
         ('<button class="btn search-button-field b" title="Search" aria-label="Search">', None),
         ('<div id="pst-primary-sidebar" class="bd-sidebar">', None),
         ("<th></th><th>a</th><thead></thead>", "<td></td><th>a</th><thead></thead>"),
