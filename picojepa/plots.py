@@ -42,6 +42,7 @@ COLOURS = {
     "predicted": PREDICTED,
     "random weights": NEUTRAL,
     "pre-trained": CONTEXT,
+    "published": "#56B4E9",
     "supervised": "#7B3F98",
     "without stop-gradient": "#000000",
     "colour histogram": "#B58900",
