@@ -68,7 +68,8 @@ picojepa.define("training_film", (ui, data, figure) => {
     maps.forEach((row, run) => row.forEach((canvas, slice) => paint(canvas, run, slice)));
     const numbers = data.runs.map((name, run) => `${name}: `
       + Object.entries(data.measures).map(([what, of]) => `${what} ${of[run][look].toPrecision(3)}`).join(", "));
-    const when = look ? "" : " (random weights)";
+    const end = `the film ends at step ${data.steps[last]}`;
+    const when = look ? ` (${end})` : ` (loss and colours: random weights; spread and rank: one step later; ${end})`;
     ui.say(`Clip ${data.clips[clip].name}. Step ${data.steps[look]} of ${data.whole}${when}. ${numbers.join("; ")}.`);
     figure.dataset.state = `clip ${clip}; step ${data.steps[look]}`;
   };
