@@ -29,13 +29,14 @@ def folder_of(config: pytest.Config) -> Path:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Say once what is missing, not with every test."""
-    if any("book" in getattr(item, "fixturenames", ()) for item in items):
+    """Say once what is missing, not with every test. ``items`` may hold tests from elsewhere."""
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    if any("book" in getattr(item, "fixturenames", ()) for item in ours):
         if not (folder_of(config) / "index.html").is_file():
             raise pytest.UsageError(f"no book in {folder_of(config)}: run `make book` first")
-    if items and not visits.chromium():
+    if ours and not visits.chromium():
         raise pytest.UsageError("Chromium is missing (on Debian: sudo apt-get install chromium)")
-    if items and not visits.AXE.is_file():
+    if ours and not visits.AXE.is_file():
         raise pytest.UsageError("axe-core is missing: start these checks by `make test-web`")
 
 
