@@ -42,6 +42,10 @@ def test_pictures_keep_their_place_and_load_late(tmp_path):
         ("<th></th><th>a</th><thead></thead>", "<td></td><th>a</th><thead></thead>"),
         ('<th class="blank level0" >&nbsp;</th>', '<td class="blank level0" ></td>'),
         ('<th class="head"><p></p></th>', '<td class="head"></td>'),
+        (
+            '<ul><li><a href="a.html">a</a></li>\n<ul><li><a href="b.html">a.b</a></li>\n</ul><li>c</li></ul>',
+            '<ul><li><a href="a.html">a</a><ul><li><a href="b.html">a.b</a></li>\n</ul></li>\n<li>c</li></ul>',
+        ),
         ('<div role="doc-biblioentry">', '<div role="listitem">'),
         ('<script defer="defer" src="_static/mathjax/tex-chtml-full.js?v=9"></script>', ""),
     ],

@@ -29,6 +29,8 @@ MENDS = (
     (r'(<button class="[^"]*search-button-field[^"]*" title="Search") aria-label="Search"', r"\1"),
     # a part of the page without a name
     (r'(<div id="pst-primary-sidebar" class="[^"]*")>', r'\1 role="region" aria-label="Book">'),
+    # a list below a list, but in none of its items
+    (r"(<li><a [^>]*>[\w.]+</a>)</li>\s*(<ul>(?:<li><a [^>]*>[\w.]+</a></li>\s*)+</ul>)(?=<li>)", r"\1\2</li>\n"),
     # cells of a table that head nothing
     (r"<th((?: [^>]*)?)>(?:\s|&nbsp;|&#160;|<p>\s*</p>)*</th>", r"<td\1></td>"),
     # entries of the bibliography in a role that their list does not take
