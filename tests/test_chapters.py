@@ -48,7 +48,7 @@ def test_chapter_runs_alone(name, run_chapter, shared_cache):
     notebook = run_chapter(name, shared_cache)
     assert_quiet(notebook)
     for key, data in glued(notebook).items():
-        assert re.fullmatch(r"[a-z][a-z0-9_-]*", key), f"glue key {key!r}"
+        assert re.fullmatch(r"[a-z][A-Za-z0-9_-]*", key), f"glue key {key!r}"
         assert quotable(data), f"{key} is glued as {data}"
 
 

@@ -53,7 +53,8 @@ def kill_at(step: int, folder: Path, delay: float, *children) -> None:
     until(lambda: last_row(folder)["step"] >= step and last_row(folder)["time"] > started, children[0])
     time.sleep(delay)
     for child in children:
-        child.kill()
+        child.kill()  # all, before one sees that the other is gone
+    for child in children:
         child.join()
     assert [child.exitcode for child in children] == [-9] * len(children)
 
