@@ -11,10 +11,6 @@ import json
 import os
 from pathlib import Path
 
-from myst_nb.sphinx_ import NbMetadataCollector
-from sphinx.util import logging
-
-logger = logging.getLogger(__name__)
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS = (
     "picojepa/**/*.py",
@@ -116,19 +112,10 @@ def stamp(app, docname: str, source: list[str]) -> None:
     source[0] = json.dumps(notebook)
 
 
-def seconds_per_chapter(env) -> str:
-    """A table of what each chapter took when it was last run."""
-    runs = {name: NbMetadataCollector.get_exec_data(env, name) for name in sorted(env.found_docs)}
-    rows = [(name, run["runtime"]) for name, run in runs.items() if run and run.get("runtime")]
-    lines = [f"{name:<20}{seconds:8.0f} s" for name, seconds in [*rows, ("all chapters", sum(s for _, s in rows))]]
-    return "\n".join(lines)
-
-
 def end(app, exception) -> None:
-    """Forget the mark if the build ended well, and say how long the chapters took when they were run."""
+    """Forget the mark if the build ended well."""
     if exception is None and not app._warncount:
         unclean(app).unlink(missing_ok=True)
-        logger.info("\nSeconds when last run:\n%s\n", seconds_per_chapter(app.env))
 
 
 def setup(app) -> dict:

@@ -24,10 +24,9 @@ MENDS = (
     (r'(<div id="jb-print-docs-body" class="onlyprint">)\s*<h1>.*?</h1>', r"\1"),
     # names that hide the words which can be seen
     (r'<summary aria-label="Toggle hidden content">', "<summary>"),
-    # a name that is missing
-    (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Pages below">'),
     (r'(<button class="[^"]*search-button-field[^"]*" title="Search") aria-label="Search"', r"\1"),
-    # a part of the page without a name
+    # names that are missing
+    (r'<summary>(?=<span class="toctree-toggle")', '<summary aria-label="Pages below">'),
     (r'(<div id="pst-primary-sidebar" class="[^"]*")>', r'\1 role="region" aria-label="Book">'),
     # a list below a list, but in none of its items
     (r"(<li><a [^>]*>[\w.]+</a>)</li>\s*(<ul>(?:<li><a [^>]*>[\w.]+</a></li>\s*)+</ul>)(?=<li>)", r"\1\2</li>\n"),

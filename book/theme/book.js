@@ -15,7 +15,7 @@ document.addEventListener("DOMContentLoaded", () => {
       else target.pause();
     }
   });
-  document.querySelectorAll(".book-videos video").forEach((video) => seen.observe(video));
+  document.querySelectorAll(".book-videos video, .landing video").forEach((video) => seen.observe(video));
 
   const root = document.documentElement;
   let mode = root.dataset.theme;

@@ -19,7 +19,7 @@ window.picojepa ??= (() => {
     return element("span", { class: "pj-control" }, element("label", { for: control.id }, text), control, ...more);
   };
 
-  // Controls for one figure; each call adds to its row of controls. `changed` is called with the value, at once and later.
+  // Controls for one figure; each call adds to its row of controls. `changed` is called with every later value.
   const controls = (live) => {
     const row = element("div", { class: "pj-controls" });
     const status = element("p", { class: "pj-status", role: "status" });
@@ -93,6 +93,15 @@ window.picojepa ??= (() => {
           show(number) { frame = number; draw(); },
           redraw: draw,
         });
+      },
+      // A canvas for one of many small films (made by `interactive.films`), with its slider and a Play button.
+      player(films) {
+        const canvas = this.film({ scale: 3 });
+        canvas.style.width = "192px";
+        const some = films.find((one) => one);
+        const format = (frame) => String(frame + 1);
+        if (some) this.play(this.slider("Frame", { max: some.frames - 1, format }, canvas.show), { start: true });
+        return canvas;
       },
     };
   };

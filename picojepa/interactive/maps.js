@@ -16,12 +16,7 @@ window.picojepa.define("maps", (ui, data, figure) => {
 
   const choice = ui.select("Map", data.maps, (chosen) => { map = chosen; move(); go(current); });
   choice.style.maxWidth = "min(74vw, 22rem)";
-  const film = ui.film({ scale: 3 });
-  film.style.width = "192px";
-  const some = data.films.find((one) => one);
-  const number = (at) => `${at + 1}`;
-  const frame = some && ui.slider("Frame", { max: some.frames - 1, format: number }, (at) => film.show(at));
-  if (some) ui.play(frame, { start: true });
+  const film = ui.player(data.films);
 
   const legend = ui.element("div", { class: "pj-controls", role: "group", "aria-label": "Highlight one class" });
   const keys = data.classes.map((kind, index) => {

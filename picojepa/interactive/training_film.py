@@ -28,7 +28,10 @@ CLIPS = 8  # held-out clips whose features are kept
 LOOKS = 10  # looks at the features after the one at random weights
 PARTS = 40  # there is a look after each of so many parts of a run
 MEASURES = {"loss": "loss", "spread": "spread", "effective_rank": "effective rank"}
-STYLES = ((plots.COLOURS["pre-trained"], "-", "o"), ("#222222", "--", "s"))  # of the first and the second run
+STYLES = (
+    (plots.COLOURS["pre-trained"], "-", "o"),
+    (plots.COLOURS["without stop-gradient"], "--", "s"),
+)  # of the first and the second run
 
 
 class Enough(Exception):

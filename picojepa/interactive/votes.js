@@ -16,12 +16,7 @@ window.picojepa.define("votes", (ui, data, figure) => {
   const back = ui.button("Previous", () => go(place - 1));
   const forth = ui.button("Next", () => go(place + 1));
 
-  const film = ui.film({ scale: 3 });
-  film.style.width = "192px";
-  const some = data.films.find((one) => one);
-  const number = (at) => `${at + 1}`;
-  const frame = some && ui.slider("Frame", { max: some.frames - 1, format: number }, (at) => film.show(at));
-  if (some) ui.play(frame, { start: true });
+  const film = ui.player(data.films);
 
   const head = (text, scope) => ui.element("th", { scope }, text);
   const columns = ["Member", "Answer, certainty", "Next best"];
