@@ -71,6 +71,7 @@ window.picojepa ??= (() => {
         return made;
       },
       // A canvas for one frame of a film made by `interactive.film`; `paint(context, frame)` draws over it.
+      // It shows the film before until the next one is here, and is `aria-busy` meanwhile.
       film({ scale = 1, paint = () => {} } = {}) {
         const canvas = element("canvas", { class: "pj-film", role: "img" });
         const context = canvas.getContext("2d");
@@ -82,12 +83,15 @@ window.picojepa ??= (() => {
           context.drawImage(picture, 0, frame * film.height, film.width, film.height, 0, 0, canvas.width, canvas.height);
           paint(context, frame);
         };
-        picture.addEventListener("load", draw);
+        const came = () => { canvas.ariaBusy = "false"; draw(); };
+        picture.addEventListener("load", came);
+        picture.addEventListener("error", came);
         return Object.assign(canvas, {
           load(other) {
             film = other;
-            canvas.width = film.width * scale;
-            canvas.height = film.height * scale;
+            const [width, height] = [film.width * scale, film.height * scale];
+            if (canvas.width !== width || canvas.height !== height) Object.assign(canvas, { width, height });
+            canvas.ariaBusy = "true";
             picture.src = film.src;
           },
           show(number) { frame = number; draw(); },

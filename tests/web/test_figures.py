@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator
+from playwright.sync_api import Browser, Locator, expect
 
 from . import figures, sources, visits
 from .test_pages import expect_nothing
@@ -56,8 +56,10 @@ def told_by_choice(figure: Locator, number: int = 0) -> list[str]:
 
 
 def painted(figure: Locator) -> int:
-    """How many different pixels a figure's first film has."""
-    return figure.locator("canvas").first.evaluate("""canvas => {
+    """How many different pixels a figure's first film has, once it is here."""
+    film = figure.locator("canvas").first
+    expect(film).not_to_have_attribute("aria-busy", "true")
+    return film.evaluate("""canvas => {
         const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
         return new Set(new Uint32Array(data.buffer)).size;
     }""")
