@@ -48,6 +48,13 @@ def test_pictures_keep_their_place_and_load_late(tmp_path):
         ),
         ('<div role="doc-biblioentry">', '<div role="listitem">'),
         ('<script defer="defer" src="_static/mathjax/tex-chtml-full.js?v=9"></script>', ""),
+        ('<link rel="preload" as="script" href="_static/scripts/bootstrap.js?digest=5" />', ""),
+        (
+            '<script src="../_static/doctools.js?v=9"></script>',
+            '<script defer src="../_static/doctools.js?v=9"></script>',
+        ),
+        ('<script data-a="b" src="_static/design-tabs.js">', '<script defer data-a="b" src="_static/design-tabs.js">'),
+        ('<script src="../searchindex.js"></script>', ""),
     ],
 )
 def test_what_the_theme_writes_is_mended_once(written, wanted):
@@ -59,4 +66,9 @@ def test_what_the_theme_writes_is_mended_once(written, wanted):
 
 def test_a_page_with_a_formula_keeps_mathjax():
     page = '<script defer="defer" src="_static/mathjax/tex-chtml-full.js"></script><span class="math notranslate">'
+    assert mended(page) == page
+
+
+def test_the_page_of_the_search_has_what_it_searches_with_at_once():
+    page = '<script src="_static/doctools.js"></script><script src="searchindex.js"></script><div id="search-results">'
     assert mended(page) == page

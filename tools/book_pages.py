@@ -1,8 +1,8 @@
 """Sphinx extension of the book: light pages that ask no other host for anything.
 
 Media that notebooks put into a page as data URIs become files, which a browser loads when they are needed; pictures
-get their sizes, so that nothing jumps while a page loads; scripts that no page uses are left out. What the theme
-writes and a screen reader stumbles over is mended in the finished pages.
+get their sizes, so that nothing jumps while a page loads; scripts that no page uses are left out, others come late.
+What the theme writes and a screen reader stumbles over is mended in the finished pages.
 """
 
 import base64
@@ -35,6 +35,17 @@ MENDS = (
     # entries of the bibliography in a role that their list does not take
     (r' role="doc-biblioentry"', ' role="listitem"'),
 )
+# What keeps a page from being shown before it came, though only the page of the search needs it so early.
+LATER = (
+    (r'<link rel="preload" as="script"[^>]*>', ""),
+    (
+        r'<script (?=[^>]*src="[^"]*/'
+        r"(?:doctools|sphinx_highlight|clipboard\.min|copybutton|sphinx-book-theme|togglebutton|design-tabs)\.js)(?!defer)",
+        "<script defer ",
+    ),
+    (r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>', ""),
+)
+SEARCHES = 'id="search-results"'
 FORMULA = re.compile(r'class="[^"]*\bmath\b')
 MATHJAX = re.compile(r'<script[^>]* src="[^"]*/mathjax/[^"]*"></script>')
 
@@ -92,8 +103,8 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
 
 
 def mended(page: str) -> str:
-    """A finished page with what is named in `MENDS` set right, and without MathJax if it has no formula."""
-    for wrong, right in MENDS:
+    """A finished page with what is named in `MENDS` set right, fast, and without MathJax if it has no formula."""
+    for wrong, right in MENDS if SEARCHES in page else MENDS + LATER:
         page = re.sub(wrong, right, page, flags=re.DOTALL)
     return page if FORMULA.search(page) else MATHJAX.sub("", page)
 

@@ -33,6 +33,13 @@ def test_requests(visit):
     expect_nothing(visit.errors + [f"another host: {request}" for request in visit.foreign])
 
 
+def test_the_search_finds_the_chapter(browser, book):
+    with visits.visit(browser, book, "search.html?q=tubelet") as seen:
+        found = seen.page.locator("#search-results li a[href*='03_architecture']").first
+        found.wait_for()
+        expect_nothing(seen.errors + seen.foreign)
+
+
 def test_without_scripts(browser, book, name):
     with visits.visit(browser, book, name, java_script_enabled=False) as seen:
         expect_nothing(visits.without_scripts(seen.page) + seen.errors + seen.foreign)
