@@ -57,8 +57,8 @@ def sine_cosine_positions(grid: tuple[int, int, int], width: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """Attention: every query gets a mean of the values, weighted by how well it fits their keys.
 
-    PyTorch's fused kernel does this. On CPUs, in bfloat16 and for sequences as short as here, plain matrix
-    products are several times faster, some heads at a time so that their scores stay in the processor's cache.
+    PyTorch's fused kernel does this. On CPUs, for sequences as short as here, plain matrix products can be faster,
+    most of all in bfloat16: some heads at a time, so that their scores stay in the processor's cache.
 
     Args:
         query: (B, heads, N, D / heads).
