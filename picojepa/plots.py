@@ -51,6 +51,7 @@ COLOURS = {
     "chance": "#555555",
 }
 MARKERS = "osD^vPX<>*"
+NUMBER = r"([-+]?[\d.,]+(e[-+]?\d+)?%?)?"  # what stands right-aligned in a table, whatever its type
 
 
 def use_style() -> None:
@@ -82,14 +83,20 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precisi
         precision: digits after the point in all other columns.
     """
     frame = (frame.reset_index() if any(frame.index.names) else frame).rename_axis(columns=None)
-    text = frame.select_dtypes(exclude="number").columns
     shown = frame.map(lambda value: pretty(value) if isinstance(value, str) else value).rename(columns=pretty)
     styler = shown.style.format({pretty(c): f for c, f in (formats or {}).items()}, precision=precision)
     cells = [
-        {"selector": "th, td", "props": "padding: 0.15em 0.6em; text-align: right"},
+        {"selector": "th, td", "props": "padding: 0.15em 0.45em; text-align: right"},
         {"selector": "td", "props": "white-space: nowrap"},
     ]
-    left = {pretty(c): [{"selector": "", "props": "text-align: left; white-space: normal"}] for c in text}
+    left = {}
+    for name in shown.select_dtypes(exclude="number"):
+        texts = shown[name].map(str)
+        if not texts.str.fullmatch(NUMBER).all():
+            longest = max(texts.str.len(), default=0)  # short texts stay on one line; book.css reads `--least`
+            wrap = f"white-space: {'nowrap' if longest < 12 else 'normal'}; --least: {min(longest, 12)}ch"
+            aside = {"selector": "", "props": "text-align: left; white-space: normal"}
+            left[name] = [aside, {"selector": "td", "props": wrap}]
     styler = styler.set_table_styles(cells).set_table_styles(left, overwrite=False)
     return styler.hide(axis="index").set_table_attributes('class="dataframe"')
 
