@@ -66,7 +66,7 @@ picojepa.define("attention", (ui, data, figure) => {
       line.style.fontWeight = number === slice() ? "bold" : "normal";
     }
     const { name } = data.clips[state.clip];
-    caption.textContent = `attention in ${span(slice())}`;
+    caption.textContent = `attention, ${span(slice())}`;
     plain.setAttribute("aria-label", `${name}, frame ${state.frame + 1}`);
     hot.setAttribute("aria-label", `${name}, ${caption.textContent}: ${percent(answer().slices[state.view][slice()])}`);
     const { clip, encoder, view, frame } = state;
