@@ -94,6 +94,7 @@ IN_PAGES = [
     (visits.dark, "color: #eee", "color: #333", "color-contrast (serious)"),
     (visits.phone, IN_TEXT, '<p style="width: 600px">Words to read', "wide on a phone of 360"),
     (visits.phone, IN_TEXT, f"<p>{'x' * 300}</p>{IN_TEXT}", "wide on a phone of 360"),
+    (visits.phone, 'alt="a dot" width="40" height="40"', 'alt="a dot" height="0"', "no room on a phone"),
     (visits.paper, "@media print { header", "@media print { footer", "in print: header"),
     (visits.paper, "@media print { .pj .pj-live { display: none; }", "@media print {", "in print: controls"),
     (visits.paper, ".pj .pj-still { display: block; }", "", "pictures of interactive figures are missing"),

@@ -176,16 +176,24 @@ WIDE = """() => {
 }"""
 
 
+FLAT = """found => found.filter(e => e.checkVisibility() && e.clientHeight < 2)
+    .map(e => `no room on a phone for the picture ${e.getAttribute("src").slice(0, 80)}`)"""
+
+
 def phone(page: Page) -> list[str]:
-    """Whether a page that is 360 pixels wide must be scrolled sideways, and because of what."""
+    """Whether a page that is 360 pixels wide must be scrolled sideways, and because of what; pictures without room.
+
+    A picture that comes late has its room before, or the text jumps under the reader's eyes.
+    """
     page.set_viewport_size(PHONE)
     page.wait_for_timeout(200)
     width = page.evaluate("document.documentElement.scrollWidth")
     culprits = page.evaluate(WIDE)
+    wrong = page.locator("article img").evaluate_all(FLAT)
     page.set_viewport_size(DESK)
-    if width <= PHONE["width"] + 1:
-        return []
-    return [f"{width} px wide on a phone of {PHONE['width']}: {', '.join(culprits)}"]
+    if width > PHONE["width"] + 1:
+        wrong.append(f"{width} px wide on a phone of {PHONE['width']}: {', '.join(culprits)}")
+    return wrong
 
 
 def shown(page: Page, selector: str) -> list[str]:
