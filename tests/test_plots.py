@@ -185,3 +185,17 @@ def test_maps_show_every_point(numbers):
 def test_only_chapters_use_plots():
     users = [p.name for p in Path(plots.__file__).parent.glob("*.py") if re.search(r"import.*\bplots\b", p.read_text())]
     assert users == []
+
+
+def test_a_table_has_numbers_right_and_words_left():
+    frame = pd.DataFrame({"a": [1.25], "b": ["1.25"], "c": ["a word"], "d": ["words that may be broken"]})
+    html = plots.table(frame, precision=1).to_html()
+    styles = {place: rule for places, rule in re.findall(r"([^{}]+)\{([^}]*)\}", html) for place in places.split(",")}
+    told = {
+        column: " ".join(rule for place, rule in styles.items() if f".col{at}" in place)
+        for at, column in enumerate(frame)
+    }
+    assert [("text-align: left" in told[column]) for column in frame] == [False, False, True, True]
+    assert "white-space: nowrap" in told["c"]
+    assert "white-space: nowrap" not in told["d"]
+    assert ">1.2<" in html

@@ -35,7 +35,7 @@ MENDS = (
     # entries of the bibliography in a role that their list does not take
     (r' role="doc-biblioentry"', ' role="listitem"'),
 )
-# What keeps a page from being shown before it came, though only the page of the search needs it so early.
+# What a browser waits for before it shows the text, though only the page of the search needs it so early.
 LATER = (
     (r'<link rel="preload" as="script"[^>]*>', ""),
     (

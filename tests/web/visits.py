@@ -181,9 +181,9 @@ FLAT = """found => found.filter(e => e.checkVisibility() && e.clientHeight < 2)
 
 
 def phone(page: Page) -> list[str]:
-    """Whether a page that is 360 pixels wide must be scrolled sideways, and because of what; pictures without room.
+    """What is wrong at a width of 360 pixels: what makes a page scroll sideways, and pictures without room.
 
-    A picture that comes late has its room before, or the text jumps under the reader's eyes.
+    A picture that comes late gets its room before, or the text jumps under the reader's eyes.
     """
     page.set_viewport_size(PHONE)
     page.wait_for_timeout(200)
