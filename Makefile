@@ -60,12 +60,12 @@ mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and sho
 	$(BIN)/python tools/mutants.py
 
 bench: $(STAMP)  ## measure the published step and ours side by side and write benchmarks/*.json
-	$(BIN)/python -m tools.bench
-	$(BIN)/python -m tools.bench_lists
+	$(BIN)/python -m benchmarks.bench
+	$(BIN)/python -m benchmarks.bench_lists
 
 experiments: $(STAMP)  ## run the experiments behind the book and the studies of their encoders (hours)
-	$(BIN)/python -m tools.experiments
-	$(BIN)/python -m tools.studies
+	$(BIN)/python -m evidence.experiments
+	$(BIN)/python -m evidence.studies
 
 reliability: $(STAMP)  ## provoke every fault that the tests know, read 10 000 damaged files, and record what came of it
 	$(BIN)/python -m tools.reliability

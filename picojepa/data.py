@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from picojepa import disk, standin, store
+import standin
+from picojepa import disk, store
 from picojepa.clips import Clips
 from picojepa.config import ROOT, Settings, cache_folder
 from picojepa.lists import (  # noqa: F401 - chapters say data.quarters

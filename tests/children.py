@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 from torch import distributed
 
-from picojepa import ensemble, pretraining, probing, standin
+import standin
+from picojepa import ensemble, pretraining, probing
 from picojepa.clips import Clips
 from picojepa.config import Settings, StandInConfig
 from picojepa.data import classes

@@ -21,7 +21,8 @@ import torch
 from nbclient import NotebookClient
 from torchcodec.encoders import VideoEncoder
 
-from picojepa import data, ensemble, pretraining, probing, standin
+import standin
+from picojepa import data, ensemble, pretraining, probing
 from picojepa.clips import Clips
 from picojepa.config import (
     CLASSES,
@@ -48,7 +49,6 @@ HELPERS = (
     "config",
     "store",
     "disk",
-    "standin",
     "workers",
     "videos",
     "lists",
@@ -56,9 +56,7 @@ HELPERS = (
     "features",
     "jepa",
     "published",
-    "evidence",
     "weights",
-    "plots",
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 from conftest import ROOT
 
-from tools import bench, bench_data, bench_steps
+from benchmarks import bench, bench_data, bench_steps
 
 COMMITTED = ROOT / "benchmarks" / "cpu.json"
 FACTS = {
@@ -37,7 +37,7 @@ near = pytest.approx
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "tools.bench", "--quick", "--out", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.bench", "--quick", "--out", str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "published" in run.stdout

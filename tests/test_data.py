@@ -10,7 +10,8 @@ import torch
 from conftest import BUNDLED, a_set
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import data, standin
+import standin
+from picojepa import data
 from picojepa.clips import label_numbers, normalise
 from picojepa.config import CLASSES, LABELLED_CLASSES, StandInConfig
 from tools import bundle_clips

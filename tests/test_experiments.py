@@ -7,11 +7,11 @@ import pytest
 import torch
 from test_jepa import with_training
 
+from evidence import experiments
+from evidence.experiments import EXPERIMENTS, PixelJEPA
 from picojepa import pretraining, results
 from picojepa.config import settings
 from picojepa.jepa import JEPA
-from tools import experiments
-from tools.experiments import EXPERIMENTS, PixelJEPA
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

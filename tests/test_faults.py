@@ -21,7 +21,8 @@ from test_jepa import with_training
 from test_machines import finish, until
 from test_own_videos import few
 
-from picojepa import data, ensemble, pretraining, probing, standin, store
+import standin
+from picojepa import data, ensemble, pretraining, probing, store
 from picojepa.architecture import new_encoder
 from picojepa.config import StandInConfig
 

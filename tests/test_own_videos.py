@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 import torch
 from conftest import as_clips
+from figures import plots
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchcodec.encoders import VideoEncoder
 
-from picojepa import data, ensemble, lists, plots, pretraining, probing, results
+from picojepa import data, ensemble, lists, pretraining, probing, results
 
 RATHER = settings(max_examples=60, deadline=None)
 

@@ -10,10 +10,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from figures import plots
 from matplotlib.figure import Figure
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import masking, plots
+from picojepa import masking
 from picojepa.config import CLASSES, LABELLED_CLASSES
 
 

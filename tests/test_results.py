@@ -10,7 +10,8 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from picojepa import results, standin, store
+import standin
+from picojepa import results, store
 from picojepa.clips import Clips
 from picojepa.config import LABELLED_CLASSES, PAPER_VALIDATION, StandInConfig, settings
 from picojepa.ensemble import MEMBERS

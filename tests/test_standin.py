@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import standin
+import standin
 from picojepa.config import CLASSES, DATA, LABELLED_CLASSES, PAPER_PRETRAINING, PROFILES, StandInConfig
 
 SMALL = StandInConfig(scale=0.001, validation_scale=0.01, seconds=(0.3, 0.5))

@@ -17,7 +17,6 @@ LAYERS = {
     "config": set(),
     "store": {"config"},
     "disk": {"config"},
-    "standin": {"config", "disk", "workers"},
     "workers": set(),
     "videos": BASE | {"clips", "workers"},
     "lists": {"clips", "config"},
@@ -34,8 +33,6 @@ LAYERS = {
     "tsne": BASE | {"clips", "data"},
     "weights": BASE | {"clips", "pretraining"},
     "results": BASE | {"clips", "data", "ensemble", "probing", "weights"},
-    "evidence": {"config", "results"},
-    "plots": BASE | {"clips", "pretraining"},
 }
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss
 
-from picojepa import standin
+import standin
+from evidence import study_committees
+from evidence.study_committees import calibration, committee, head_on, large_test, member, neighbours_on, parts_of
 from picojepa.config import LABELLED_CLASSES, ProbeConfig, settings
 from picojepa.probing import LinearHead
-from tools import study_committees
-from tools.study_committees import calibration, committee, head_on, large_test, member, neighbours_on, parts_of
 
 RANDOM = np.random.default_rng(0)
 

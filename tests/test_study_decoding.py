@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
+from evidence import study_decoding as study
+from evidence.studies import all_studies
 from picojepa import data
 from picojepa.clips import Clips
 from picojepa.config import CLASSES, LABELLED_CLASSES
 from picojepa.masking import Mask
-from tools import study_decoding as study
-from tools.studies import all_studies
 
 
 @pytest.fixture

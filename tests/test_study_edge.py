@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from evidence import study_edge as study
+from evidence.studies import all_studies
 from picojepa import ensemble
 from picojepa.architecture import new_encoder, seeded
 from picojepa.probing import LinearHead
-from tools import study_edge as study
-from tools.studies import all_studies
 
 
 def heads(count: int) -> list[LinearHead]:

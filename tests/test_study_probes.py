@@ -11,11 +11,11 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
+from evidence import study_probes
+from evidence.study_probes import PLANNED, STUDIES, TRAINED, linear_probe, mlp, one_frame, reordered, several, subset
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import CLASSES, DATA
-from tools import study_probes
-from tools.study_probes import PLANNED, STUDIES, TRAINED, linear_probe, mlp, one_frame, reordered, several, subset
 
 
 @pytest.fixture

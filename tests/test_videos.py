@@ -17,7 +17,8 @@ import torch
 from conftest import BUNDLED, LEVEL, ROOT, a_set, remount, write_ramp
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import data, standin, store, videos, workers
+import standin
+from picojepa import data, store, videos, workers
 from picojepa.config import ClipConfig
 from picojepa.videos import VideoError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 INPUTS = (
     "picojepa/**/*.py",
-    "picojepa/interactive/*.js",
-    "picojepa/interactive/*.css",
+    "book/figures/*.js",
+    "book/figures/*.css",
     "tools/study_*.py",
     "benchmarks/cpu.json",
     "benchmarks/lists.json",

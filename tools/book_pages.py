@@ -96,7 +96,7 @@ def lighten(app, pagename, templatename, context, doctree) -> None:
     if "body" not in context:
         return
     if "vnd.jupyter.widget-view" in context["body"]:
-        logger.warning("a widget of ipywidgets needs a kernel, and a page has none: see picojepa/interactive")
+        logger.warning("a widget of ipywidgets needs a kernel, and a page has none: see book/figures")
     sources = {name: Path(app.srcdir) / path for path, name in app.builder.images.items()}
     body = as_files(context["body"], Path(app.outdir) / "_media", context["pathto"]("_media", 1) + "/")
     context["body"] = with_sizes(body, sources)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from picojepa import standin
+import standin
 from picojepa.config import DATA, LABELLED_CLASSES, StandInConfig
 
 CONFIG = StandInConfig(seed=0, scale=0.01, validation_scale=0.1)

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bench import surroundings
 from picojepa import videos, workers
 from picojepa.config import DATA, ClipConfig
-from tools.bench import surroundings
 
 CLIP = ClipConfig(size=16)
 TIMEOUT = 30.0

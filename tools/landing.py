@@ -11,12 +11,13 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from figures import plots
 from PIL import Image, ImageColor, ImageDraw
 from torchcodec.encoders import VideoEncoder
 
-from picojepa import config, data, plots, pretraining, probing
+from evidence import study_decoding as study
+from picojepa import config, data, pretraining, probing
 from picojepa.masking import Mask
-from tools import study_decoding as study
 
 ASSETS = config.ROOT / "book" / "assets"
 LOGO = config.ROOT / "book" / "logo.svg"

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from benchmarks.bench import surroundings
 from picojepa.config import DATA, ROOT
-from tools.bench import surroundings
 
 RECORD = DATA / "reliability.json"
 STAGES = (  # in the order of the work

@@ -8,8 +8,8 @@ from . import figures, sources, visits
 from .conftest import ROOT
 from .served import serve
 
-CORE = (ROOT / "picojepa" / "interactive" / "core.js").read_text(encoding="utf-8")
-STYLE = (ROOT / "picojepa" / "interactive" / "core.css").read_text(encoding="utf-8")
+CORE = (ROOT / "book" / "figures" / "core.js").read_text(encoding="utf-8")
+STYLE = (ROOT / "book" / "figures" / "core.css").read_text(encoding="utf-8")
 TOY = """window.picojepa.define("toy", (ui, data, figure) => {
   const state = { kind: 0, frame: 0, draw: 0 };
   const tell = () => {

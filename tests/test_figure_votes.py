@@ -3,14 +3,15 @@
 import json
 import re
 
+import figures
 import numpy as np
 import pytest
+from figures import votes
 from test_ensemble import TIE, random_scores
 
-from picojepa import ensemble, interactive
+from picojepa import ensemble
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import CLASSES
-from picojepa.interactive import votes
 from picojepa.probing import Task
 
 NAMES = ["red", "green", "blue", "dark green"]
@@ -89,10 +90,10 @@ def test_the_figure_holds_every_video_as_it_was_predicted(asked):
 
 def test_films_stay_small_and_those_that_matter_come_first(monkeypatch):
     clips = np.random.default_rng(0).integers(0, 256, (6, 16, 3, 224, 224), dtype=np.uint8)
-    (one,) = interactive.films(clips[:1], [0])
+    (one,) = figures.films(clips[:1], [0])
     assert (one["frames"], one["height"]) == (8, 75)
-    monkeypatch.setattr(interactive, "BUDGET", 2.5 * len(one["src"]))
-    assert [film is not None for film in interactive.films(clips, [4, 1, 0, 2, 3, 5])] == [
+    monkeypatch.setattr(figures, "BUDGET", 2.5 * len(one["src"]))
+    assert [film is not None for film in figures.films(clips, [4, 1, 0, 2, 3, 5])] == [
         False,
         True,
         False,

@@ -13,7 +13,9 @@ import pandas as pd
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from picojepa import ensemble, interactive, plots
+import figures
+from figures import plots
+from picojepa import ensemble
 from picojepa.clips import Clips
 from picojepa.probing import Task
 
@@ -45,12 +47,12 @@ def table(clips: Clips, task: Task, predictions: pd.DataFrame) -> HTML:
         "kinds": {name: rows.tolist() for name, rows in kinds.items()},
         "videos": [_video(scores[:, row], int(truth[row]), names) for row in range(len(truth))],
         "names": predictions.video[predictions.member == "General"].tolist(),
-        "films": interactive.films(clips.centre[task.test], order),
+        "films": figures.films(clips.centre[task.test], order),
     }
     drawing = _drawing(scores[:, first], names, int(truth[first]), vote)
     drawing.axes[0].set_xlabel(textwrap.fill(words[-1], 80), fontsize="small")
-    picture = interactive.still(drawing, " ".join([text, *words]))
-    return interactive.figure("votes", data, picture, "Members and their votes, one video at a time")
+    picture = figures.still(drawing, " ".join([text, *words]))
+    return figures.figure("votes", data, picture, "Members and their votes, one video at a time")
 
 
 def kinds_of_videos(scores: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:

@@ -23,11 +23,11 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks import bench_data, bench_steps
+from benchmarks.bench_data import GPU, seconds
+from benchmarks.bench_steps import PUBLISHED_GFLOP, QUICK, Effort
 from picojepa import config, store
 from picojepa.features import device, fast_bfloat16
-from tools import bench_data, bench_steps
-from tools.bench_data import GPU, seconds
-from tools.bench_steps import PUBLISHED_GFLOP, QUICK, Effort
 
 STRAW_MAN = 0.08  # of the float32 matrix rate; a published step below that would be too easy to beat
 

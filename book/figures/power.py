@@ -10,7 +10,9 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from picojepa import evidence, interactive, plots
+import figures
+from evidence import ledger
+from figures import plots
 
 LEADS = (0.5, 1, 1.5, 2, 3, 4, 5, 7, 10)  # points
 
@@ -33,7 +35,7 @@ def curves(disagree: float, marks: Mapping[str, int], leads: Sequence[float] = L
     if not possible:
         raise ValueError(f"with a disagreement of {disagree:.1%} none of the leads {list(leads)} is possible")
     videos = grid(marks, most)
-    told = {lead: [evidence.power(n, lead / 100, disagree) for n in videos] for lead in possible}
+    told = {lead: [ledger.power(n, lead / 100, disagree) for n in videos] for lead in possible}
     named = {n: " and ".join(name for name, of in marks.items() if of == n) for n in sorted(set(marks.values()))}
     middle = 2 if 2 in possible else possible[len(possible) // 2]
     data = {
@@ -48,8 +50,8 @@ def curves(disagree: float, marks: Mapping[str, int], leads: Sequence[float] = L
     for n, name in named.items():
         chance = 100 * told[middle][videos.index(n)]
         parts.append(f"With {n} videos ({name}) a lead of {middle:g} points is told in {chance:.0f} % of cases.")
-    picture = interactive.still(_drawing(videos, told, named), " ".join(parts))
-    return interactive.figure("power", data, picture, "How many videos it takes to tell a lead")
+    picture = figures.still(_drawing(videos, told, named), " ".join(parts))
+    return figures.figure("power", data, picture, "How many videos it takes to tell a lead")
 
 
 def grid(marks: Mapping[str, int], most: int) -> list[int]:
@@ -62,7 +64,7 @@ def grid(marks: Mapping[str, int], most: int) -> list[int]:
 def needed(lead: float, disagree: float) -> int | None:
     """Fewest videos that tell a lead four times in five, or None if they are too many to count."""
     try:
-        return evidence.videos_needed(lead, disagree)
+        return ledger.videos_needed(lead, disagree)
     except ValueError:
         return None
 

@@ -9,10 +9,11 @@ import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
-from picojepa import evidence, results
+from evidence import ledger
+from evidence.experiments import EXPERIMENTS
+from evidence.studies import all_studies
+from picojepa import results
 from picojepa.config import DATA
-from tools.experiments import EXPERIMENTS
-from tools.studies import all_studies
 
 CLAIMS = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
 
@@ -53,7 +54,7 @@ def test_the_effect_of_one_experiment_is_a_paired_t_test(tmp_path):
     ours, changed = [40, 50, 60, 70, 41], [30, 45, 52, 66, 40]
     write_cards(tmp_path, "primary", ours)
     write_cards(tmp_path, "F1", changed)
-    row = evidence.effects(evidence.accuracies(tmp_path)).loc["F1"]
+    row = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
     wanted = stats.ttest_rel(ours, changed)
     interval = wanted.confidence_interval()
     assert row["mean"] == pytest.approx(np.mean(np.subtract(ours, changed)))
@@ -64,10 +65,10 @@ def test_noise_is_learned_from_all_experiments(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30])
     with np.errstate(all="ignore"):
-        alone = evidence.effects(evidence.accuracies(tmp_path))
+        alone = ledger.effects(ledger.accuracies(tmp_path))
     assert not np.isfinite(alone.loc["F1", "high"]) or alone.loc["F1", "high"] > 1e3
     write_cards(tmp_path, "F2", [41, 49, 61])
-    together = evidence.effects(evidence.accuracies(tmp_path))
+    together = ledger.effects(ledger.accuracies(tmp_path))
     assert together.loc["F1", "seeds"] == 1
     assert 0 < together.loc["F1", "low"] < 10 < together.loc["F1", "high"] < 20
     assert together.loc["F2", "high"] - together.loc["F2", "low"] < 8
@@ -77,9 +78,9 @@ def test_collapsed_runs_do_not_shrink_the_noise_of_others(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30, 45, 49])
     noise = stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
-    alone = evidence.effects(evidence.accuracies(tmp_path)).loc["F1"]
+    alone = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
     write_cards(tmp_path, "V2-no-stop", [10, 10, 10], spread=(1.0, 0.5, 0.01))
-    both = evidence.effects(evidence.accuracies(tmp_path))
+    both = ledger.effects(ledger.accuracies(tmp_path))
     assert tuple(both.loc["F1"]) == pytest.approx(tuple(alone))
     assert both.loc["V2-no-stop", "mean"] == pytest.approx(40)
     wanted = stats.t.interval(0.95, 2, loc=40, scale=noise * np.sqrt(2 / 3))
@@ -90,21 +91,21 @@ def test_experiments_of_another_geometry_are_not_compared(tmp_path):
     write_cards(tmp_path, "primary", [40, 50])
     write_cards(tmp_path, "8x8", [45, 55], width=64)
     write_cards(tmp_path, "8x8-causal", [44, 50], width=64)
-    assert list(evidence.accuracies(tmp_path)) == ["primary"]
-    assert list(evidence.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
+    assert list(ledger.accuracies(tmp_path)) == ["primary"]
+    assert list(ledger.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
 
 
 # ---------------------------------------------------------------- leads and power
 
 
 def test_a_lead_is_counted_on_the_same_videos():
-    assert evidence.right_answers(CARD, "a").tolist() == [True] * 4 + [False] * 4
-    assert evidence.lead(CARD, "vote", "a") == pytest.approx(25)
-    assert evidence.lead(CARD, "a", "vote") == pytest.approx(-25)
-    assert evidence.lead(CARD, "a", "b", on="validation") == pytest.approx(50)
-    assert evidence.lead(CARD, "vote", "mean of pair") == pytest.approx(25)
+    assert ledger.right_answers(CARD, "a").tolist() == [True] * 4 + [False] * 4
+    assert ledger.lead(CARD, "vote", "a") == pytest.approx(25)
+    assert ledger.lead(CARD, "a", "vote") == pytest.approx(-25)
+    assert ledger.lead(CARD, "a", "b", on="validation") == pytest.approx(50)
+    assert ledger.lead(CARD, "vote", "mean of pair") == pytest.approx(25)
     better = CARD | {"sheets": CARD["sheets"] | {"b": {"large": "00112233", "validation": "01"}}}
-    assert evidence.lead(better, "vote", "each of pair") == pytest.approx(-25), "the best member counts"
+    assert ledger.lead(better, "vote", "each of pair") == pytest.approx(-25), "the best member counts"
 
 
 @pytest.mark.parametrize(("n", "lead", "disagree"), [(8, 0.3, 0.6), (9, 0.0, 0.5), (7, 0.4, 0.4)])
@@ -113,22 +114,22 @@ def test_power_is_what_counting_every_outcome_gives(n, lead, disagree):
     wanted = 0.0
     for outcome in product((1, -1, 0), repeat=n):
         signs = np.array(outcome)
-        if results.mcnemar(signs == 1, signs == -1)[2] < evidence.LEVEL:
+        if results.mcnemar(signs == 1, signs == -1)[2] < ledger.LEVEL:
             wanted += float(np.prod([chances[sign] for sign in outcome]))
-    assert evidence.power(n, lead, disagree) == pytest.approx(wanted, abs=1e-12)
+    assert ledger.power(n, lead, disagree) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_enough_videos_are_enough_and_fewer_are_not():
-    needed = evidence.videos_needed(0.05, 0.2)
-    assert evidence.power(needed, 0.05, 0.2) >= 0.8 > evidence.power(int(0.93 * needed), 0.05, 0.2)
-    assert needed < evidence.videos_needed(0.02, 0.2)
+    needed = ledger.videos_needed(0.05, 0.2)
+    assert ledger.power(needed, 0.05, 0.2) >= 0.8 > ledger.power(int(0.93 * needed), 0.05, 0.2)
+    assert needed < ledger.videos_needed(0.02, 0.2)
     with pytest.raises(ValueError, match="more than 1024"):
-        evidence.videos_needed(0.001, 0.2, most=1024)
+        ledger.videos_needed(0.001, 0.2, most=1024)
 
 
 def test_holm_multiplies_the_smallest_by_the_size_of_the_family():
-    assert evidence.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert evidence.holm([]) == []
+    assert ledger.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert ledger.holm([]) == []
 
 
 # ---------------------------------------------------------------- the ledger
@@ -151,7 +152,7 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
     studies.mkdir()
     for seed in range(3):
         write_study(studies, "labels", seed, claims={"V7": 5.0 + seed / 10})
-    table = evidence.ledger(live(), tmp_path, studies)
+    table = ledger.ledger(live(), tmp_path, studies)
     assert table.index.is_unique
     words = table.verdict.to_dict()
     assert (words["F1"], words["F2"], words["V6"]) == ("supported", "not supported", "cannot be told here")
@@ -168,7 +169,7 @@ def test_the_ledger_says_what_the_cards_say_and_what_was_not_run(tmp_path):
 
 def test_a_closed_gate_was_not_run_and_says_why(tmp_path):
     write_cards(tmp_path, "8x8", [40, 41, 42])
-    row = evidence.from_cards("gate 8x8 | other masks", tmp_path, tmp_path)
+    row = ledger.from_cards("gate 8x8 | other masks", tmp_path, tmp_path)
     assert row["verdict"] == "not run"
     assert row["p"] is None
     assert row["points (95 %)"] == "", "the points are of another claim"
@@ -178,13 +179,13 @@ def test_a_closed_gate_was_not_run_and_says_why(tmp_path):
 @pytest.mark.parametrize(("low", "p", "word"), [(0.5, 0.04, 1), (0.5, 0.06, 0), (-0.5, 0.04, 0), (0.5, None, 1)])
 def test_a_word_needs_the_interval_and_the_p_value(low, p, word):
     row = results.claim("", "", "a difference", (1.0, low, 1.5), "9 videos")
-    assert evidence.held_back(row, p)["verdict"] == ["cannot be told here", "supported"][word]
-    assert evidence.held_back(row, p)["p"] == p
+    assert ledger.held_back(row, p)["verdict"] == ["cannot be told here", "supported"][word]
+    assert ledger.held_back(row, p)["p"] == p
 
 
 def test_an_interval_and_a_test_that_differ_are_no_verdict_without_correction_either(tmp_path):
     row = results.claim("", "", "a difference", (-5.7, -11.3, -0.5), "194 videos")
-    table = evidence.ledger(live() | {"P1": {**row, "p": 0.06}, "P6": {**row, "p": 0.04}}, tmp_path, tmp_path)
+    table = ledger.ledger(live() | {"P1": {**row, "p": 0.06}, "P6": {**row, "p": 0.04}}, tmp_path, tmp_path)
     assert table.alone[["P1", "P6"]].tolist() == ["cannot be told here", "not supported"]
     assert table.verdict["P6"] == "cannot be told here", "two claims in the family: p is doubled"
 
@@ -193,9 +194,9 @@ def test_a_p_value_that_does_not_survive_its_family_is_no_verdict(tmp_path):
     rows = live()
     number = next(n for n in rows if n.startswith("P"))
     alone = {**rows, number: {**rows[number], "p": 0.03}}
-    assert evidence.ledger(alone, tmp_path, tmp_path).verdict[number] == "supported"
+    assert ledger.ledger(alone, tmp_path, tmp_path).verdict[number] == "supported"
     others = {n: {**row, "p": 0.9} for n, row in rows.items() if n.startswith("P")}
-    family = evidence.ledger({**rows, **others, number: {**rows[number], "p": 0.03}}, tmp_path, tmp_path)
+    family = ledger.ledger({**rows, **others, number: {**rows[number], "p": 0.03}}, tmp_path, tmp_path)
     assert family.verdict[number] == "cannot be told here"
 
 
@@ -203,17 +204,17 @@ def test_a_claim_that_was_forgotten_or_invented_is_refused(tmp_path):
     rows = live()
     rows.pop("P1")
     with pytest.raises(ValueError, match="P1"):
-        evidence.ledger(rows, tmp_path, tmp_path)
+        ledger.ledger(rows, tmp_path, tmp_path)
     with pytest.raises(ValueError, match="P99"):
-        evidence.ledger(live() | {"P99": rows["P6"]}, tmp_path, tmp_path)
+        ledger.ledger(live() | {"P99": rows["P6"]}, tmp_path, tmp_path)
 
 
 def test_unknown_evidence_is_refused(tmp_path):
     write_study(tmp_path, "labels", 0, claims={})
     with pytest.raises(ValueError, match="guess"):
-        evidence.from_cards("guess labels | a | b", tmp_path, tmp_path)
+        ledger.from_cards("guess labels | a | b", tmp_path, tmp_path)
     with pytest.raises(FileNotFoundError, match=r"claims\.V7"):
-        evidence.from_cards("study labels | claims.V7 | test", tmp_path, tmp_path)
+        ledger.from_cards("study labels | claims.V7 | test", tmp_path, tmp_path)
 
 
 def test_every_experiment_and_study_named_exists_and_every_claim_is_listed():
@@ -227,7 +228,7 @@ def test_every_experiment_and_study_named_exists_and_every_claim_is_listed():
 
 
 def test_committed_studies_of_committees_are_whole():
-    for path in sorted(evidence.STUDIES.glob("committees-laptop-*.json")):
+    for path in sorted(ledger.STUDIES.glob("committees-laptop-*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         assert len(card["labels"]["large"]) == 4 * 1000
         assert {len(sheet["large"]) for sheet in card["sheets"].values()} == {4000}

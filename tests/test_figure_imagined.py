@@ -5,9 +5,8 @@ import re
 
 import numpy as np
 import pytest
-
-from picojepa.interactive import imagined
-from picojepa.interactive.imagined import Filling
+from figures import imagined
+from figures.imagined import Filling
 
 
 @pytest.fixture

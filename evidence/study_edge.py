@@ -8,7 +8,7 @@ products are done in integers too, is tried as well: what cannot be exported is 
 Every number is that of a fresh process with one thread. On a machine that does other work the times mean nothing (the
 card keeps the load average):
 
-OMP_NUM_THREADS=1 python -m tools.studies edge --again
+OMP_NUM_THREADS=1 python -m evidence.studies edge --again
 """
 
 import copy
@@ -26,14 +26,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from evidence.experiments import run_of
+from evidence.studies import Study
 from picojepa import data, ensemble, probing
 from picojepa.architecture import Encoder
 from picojepa.clips import Clips, normalise
 from picojepa.config import Settings
 from picojepa.features import load_encoder
 from picojepa.probing import LinearHead
-from tools.experiments import run_of
-from tools.studies import Study
 
 WARM, CALLS = 30, 300  # calls before the clock starts, and on the clock
 CHILD = """

@@ -1,8 +1,8 @@
 """What `make bench` runs in a fresh Python process; each part imports only what it needs.
 
-Usage: python -m tools.bench_children published ENCODER HEADS VIDEO MEMBER
-       python -m tools.bench_children cold ENCODER HEADS VIDEO
-       python -m tools.bench_children memory STEPS BATCH
+Usage: python -m benchmarks.bench_children published ENCODER HEADS VIDEO MEMBER
+       python -m benchmarks.bench_children cold ENCODER HEADS VIDEO
+       python -m benchmarks.bench_children memory STEPS BATCH
 """
 
 import json
@@ -64,8 +64,8 @@ def memory(steps: str, batch: str) -> str:
 
     import psutil
 
+    from benchmarks.bench_steps import Rung, Trainer
     from picojepa import config
-    from tools.bench_steps import Rung, Trainer
 
     settings = config.settings("paper", "vjepa")
     clips = torch.randn(int(batch), 3, settings.clip.frames, settings.clip.size, settings.clip.size)

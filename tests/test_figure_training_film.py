@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from figures import training_film
 
 from picojepa import pretraining, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.features import encode
-from picojepa.interactive import training_film
 
 STEPS = 14
 

@@ -70,7 +70,7 @@ window.picojepa ??= (() => {
         set(start && !calm.matches);
         return made;
       },
-      // A canvas for one frame of a film made by `interactive.film`; `paint(context, frame)` draws over it.
+      // A canvas for one frame of a film made by `figures.film`; `paint(context, frame)` draws over it.
       // It shows the film before until the next one is here, and is `aria-busy` meanwhile.
       film({ scale = 1, paint = () => {} } = {}) {
         const canvas = element("canvas", { class: "pj-film", role: "img" });
@@ -98,7 +98,7 @@ window.picojepa ??= (() => {
           redraw: draw,
         });
       },
-      // A canvas for one of many small films (made by `interactive.films`), with its slider and a Play button.
+      // A canvas for one of many small films (made by `figures.films`), with its slider and a Play button.
       player(films) {
         const canvas = this.film({ scale: 3 });
         canvas.style.width = "192px";

@@ -20,7 +20,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from picojepa import config, standin
+import standin
+from benchmarks.bench_children import published_clip
+from picojepa import config
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips, normalise
 from picojepa.config import CLASSES, LABELLED_CLASSES, PAPER_PRETRAINING, ClipConfig, Settings
@@ -29,7 +31,6 @@ from picojepa.ensemble import HEADS, MEMBERS, classify_file
 from picojepa.features import load_encoder
 from picojepa.pretraining import pretrain, read_metrics
 from picojepa.probing import LinearHead
-from tools.bench_children import published_clip
 
 PAPER_VIDEOS = sum(PAPER_PRETRAINING)
 GPU = torch.cuda.is_available()
@@ -164,7 +165,7 @@ def waiting(folder: Path, laptop_steps: int, paper_steps: int, paper_batch: int)
 
 def child(*arguments: Any) -> str:
     """What a fresh Python process of bench_children says."""
-    command = [sys.executable, "-m", "tools.bench_children", *map(str, arguments)]
+    command = [sys.executable, "-m", "benchmarks.bench_children", *map(str, arguments)]
     run = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{run.stderr}")

@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from figures import attention
 
 from picojepa import probing
 from picojepa.architecture import new_encoder
-from picojepa.interactive import attention
 from picojepa.probing import AttentiveHead, Task
 
 CLASSES = ("archery", "air_drumming", "with_none")

@@ -20,7 +20,7 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from picojepa.plots import webp
+from figures.plots import webp
 
 SCRIPTS = Path(__file__).parent
 BUDGET = 1_150_000  # characters that the films of one figure may take

@@ -3,7 +3,7 @@
 The stand-in's videos are listed under many names (hard links), so that each length of list has the same mixture. Each
 list is checked and decoded by a process of its own, into an empty cache. The record is benchmarks/lists.json.
 
-Usage: python -m tools.bench_lists [LENGTH ...]
+Usage: python -m benchmarks.bench_lists [LENGTH ...]
 """
 
 import json
@@ -22,8 +22,9 @@ import numpy as np
 import psutil
 from tqdm import tqdm
 
-from picojepa import config, data, standin, store
-from tools.bench import surroundings, tidy
+import standin
+from benchmarks.bench import surroundings, tidy
+from picojepa import config, data, store
 
 LENGTHS = (100, 300, 1000, 3000, 10_000)
 SCALE = 0.04  # of the stand-in that is generated, and listed again and again
@@ -73,7 +74,7 @@ def measure(length: int, originals: Sequence[Path]) -> dict[str, Any]:
     """Time and memory of one list."""
     with tempfile.TemporaryDirectory(prefix="lists-", dir=originals[0].parent) as name:
         listed = write_list(length, originals, Path(name))
-        command = [sys.executable, "-m", "tools.bench_lists", "decode", str(listed)]
+        command = [sys.executable, "-m", "benchmarks.bench_lists", "decode", str(listed)]
         environment = os.environ | {"PICOJEPA_CACHE": f"{name}/cache"}
         child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=config.ROOT)
         main, peaks = psutil.Process(child.pid), np.zeros(3)

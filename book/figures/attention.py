@@ -18,12 +18,13 @@ from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from picojepa import disk, interactive, probing, store
+import figures
+from figures.plots import pretty
+from picojepa import disk, probing, store
 from picojepa.architecture import Encoder, seeded
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import encode
-from picojepa.plots import pretty
 from picojepa.probing import AttentiveHead, Task
 
 HEAT = "#FFD400"
@@ -129,7 +130,7 @@ def explorer(
         "grid": settings.grid,
         "tubelet": settings.model.tubelet,
         "views": ["mean of all heads", *(f"head {number + 1}" for number in range(settings.model.heads))],
-        "clips": [{"name": pretty(n), "film": interactive.film(film)} for n, film in zip(names, films, strict=True)],
+        "clips": [{"name": pretty(n), "film": figures.film(film)} for n, film in zip(names, films, strict=True)],
         "encoders": [{"name": name, "clips": answers} for name, answers in told.items()],
     }
     text = " ".join(
@@ -137,8 +138,8 @@ def explorer(
         f"{', '.join(f'{share:.0f} %' for share in answer['slices'][0])}."
         for name, answer in zip(names[:3], answers, strict=False)
     )
-    picture = interactive.still(_drawn(films[:3], answers, names, settings.grid), f"Encoder: {last}. {text}")
-    return interactive.figure("attention", data, picture, "Where the attentive probe looks")
+    picture = figures.still(_drawn(films[:3], answers, names, settings.grid), f"Encoder: {last}. {text}")
+    return figures.figure("attention", data, picture, "Where the attentive probe looks")
 
 
 def _drawn(

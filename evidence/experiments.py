@@ -5,7 +5,7 @@ next call goes on from the last checkpoint. Runs are done in the order of the li
 profile `laptop` takes about three minutes on two cores that do nothing else; two runs at once, each with one thread
 (`OMP_NUM_THREADS=1`), do a third more in all.
 
-python tools/experiments.py [NAME ...] [--seeds N ...]    default: everything that has no card yet
+python evidence/experiments.py [NAME ...] [--seeds N ...]    default: everything that has no card yet
 """
 
 import argparse

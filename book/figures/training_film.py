@@ -18,7 +18,9 @@ import torch
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from picojepa import interactive, plots, pretraining, store
+import figures
+from figures import plots
+from picojepa import pretraining, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings
@@ -56,7 +58,7 @@ def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
         "steps": next(iter(metrics.values())).step.tolist(),
         "whole": settings.training.steps,
         "measures": {text: [m[name].tolist() for m in metrics.values()] for name, text in MEASURES.items()},
-        "clips": [{"name": name, "film": interactive.film(clip)} for name, clip in zip(names, shown, strict=True)],
+        "clips": [{"name": name, "film": figures.film(clip)} for name, clip in zip(names, shown, strict=True)],
         "grid": list(settings.grid),
         "colours": base64.b64encode(colours.tobytes()).decode(),
         "share": share,
@@ -65,8 +67,8 @@ def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
         f"Line charts of {', '.join(MEASURES.values())} for two runs, {' and '.join(runs)}; below, the features of "
         "one clip as colours at a few steps, one row for each run. A row in one even colour tells nothing apart."
     )
-    picture = interactive.still(_picture(metrics, colours[:, :, 0], shown[0, 0], settings.grid), told)
-    return interactive.figure("training_film", data, picture, "Two training runs, step by step")
+    picture = figures.still(_picture(metrics, colours[:, :, 0], shown[0, 0], settings.grid), told)
+    return figures.figure("training_film", data, picture, "Two training runs, step by step")
 
 
 def watch(settings: Settings, clips: Clips) -> Path:

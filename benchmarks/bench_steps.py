@@ -17,6 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
+from benchmarks import bench_data
+from benchmarks.bench_data import GPU, seconds
 from picojepa import architecture, config
 from picojepa.config import SWITCHES, Settings
 from picojepa.features import device
@@ -30,8 +32,6 @@ from picojepa.pretraining import (
     step_seed,
     training_step,
 )
-from tools import bench_data
-from tools.bench_data import GPU, seconds
 
 PUBLISHED_GFLOP = 41  # a clip, as counted in the published code itself
 SIZES, RATIOS = (112, 160, 224), (0.5, 0.75, 0.9)

@@ -10,7 +10,9 @@ from IPython.display import HTML
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 
-from picojepa import interactive, plots, tsne
+import figures
+from figures import plots
+from picojepa import tsne
 from picojepa.clips import Clips
 
 NEIGHBOURS = 5
@@ -37,15 +39,15 @@ def dots(clips: Clips, rows: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np
             {"name": plots.pretty(name), "colour": styles[name][0], "shape": outline(styles[name][1])} for name in names
         ],
         "labels": [names.index(label) for label in labels],
-        "films": interactive.films(clips.centre[rows], spread),
+        "films": figures.films(clips.centre[rows], spread),
     }
     title = next(iter(maps))
     counts = ", ".join(f"{plots.pretty(name)} {labels.count(name)}" for name in names)
     text = f"Map of {len(rows)} clips by t-SNE, {title}; one mark for each clip, colour and shape by class: {counts}."
     drawing = plots.maps({title: maps[title][1]}, labels)
     drawing.set_size_inches(8, 5.4)
-    picture = interactive.still(drawing, text)
-    return interactive.figure("maps", data, picture, "Map of clips: each dot plays its clip")
+    picture = figures.still(drawing, text)
+    return figures.figure("maps", data, picture, "Map of clips: each dot plays its clip")
 
 
 def placed(xy: np.ndarray) -> np.ndarray:

@@ -1,9 +1,9 @@
 """Ask finished encoders further questions, and write one small JSON card for each answer to data/studies.
 
-A study trains no encoder of its own: it takes those of `tools/experiments.py`, found again in the cache or trained
+A study trains no encoder of its own: it takes those of `evidence/experiments.py`, found again in the cache or trained
 once more. It can be interrupted: what has a card is not done again.
 
-python -m tools.studies [NAME ...] [--seeds N ...] [--again]    default: everything that has no card yet
+python -m evidence.studies [NAME ...] [--seeds N ...] [--again]    default: everything that has no card yet
 """
 
 import json
@@ -18,10 +18,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from evidence.experiments import asked
 from picojepa import data, store
 from picojepa.clips import Clips
 from picojepa.config import DATA, Settings, settings
-from tools.experiments import asked
 
 FOLDER = DATA / "studies"
 PARTS = ("study_committees", "study_probes", "study_decoding", "study_edge")  # modules beside this one
@@ -46,7 +46,7 @@ class Study:
 
 def all_studies() -> dict[str, Study]:
     """Every study by name, in the order in which they are done."""
-    return {name: study for part in PARTS for name, study in import_module(f"tools.{part}").STUDIES.items()}
+    return {name: study for part in PARTS for name, study in import_module(f"evidence.{part}").STUDIES.items()}
 
 
 def card(name: str, study: Study, base: Settings, clips: Clips, seed: int) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from picojepa import interactive
-from picojepa.plots import pretty
+import figures
+from figures.plots import pretty
 
 SEEN = "what the encoder saw"
 GREY = 128
@@ -77,7 +77,7 @@ def player(truth: np.ndarray, hidden: np.ndarray, labels: Sequence[str], filling
     text = f"The middle frame of a clip, {data['clips'][0]}, {data['masks'][0]}. " + " ".join(
         f"{kind.name}: {kind.says}." for kind in kinds
     )
-    return interactive.figure("imagined", data, interactive.still(_drawn(kinds), text), "What the predictor imagined")
+    return figures.figure("imagined", data, figures.still(_drawn(kinds), text), "What the predictor imagined")
 
 
 def _in_words(cells: np.ndarray) -> str:
@@ -91,7 +91,7 @@ def _packed(kind: Filling, shared: bool) -> dict[str, Any]:
     return {
         "name": kind.name,
         "says": kind.says,
-        "films": [[interactive.film(clip) for clip in clips] for clips in (kind.films[:1] if shared else kind.films)],
+        "films": [[figures.film(clip) for clip in clips] for clips in (kind.films[:1] if shared else kind.films)],
         "measures": {
             name.removesuffix(" (%)"): {
                 "values": np.round(values, 3).tolist(),

@@ -17,7 +17,11 @@ from sklearn.metrics import brier_score_loss
 from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
-from picojepa import ensemble, standin, store, workers
+import standin
+from evidence.experiments import EXPERIMENTS, run_of
+from evidence.studies import Study
+from evidence.study_probes import frame_differences
+from picojepa import ensemble, store, workers
 from picojepa.architecture import Encoder, new_encoder, seeded
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import LABELLED_CLASSES, PROFILES, ClipConfig, ProbeConfig, Settings, StandInConfig
@@ -26,9 +30,6 @@ from picojepa.features import device, encode, load_encoder
 from picojepa.probing import AttentiveHead, LinearHead, colour_histogram, knn_probe, linear_probe, make_task, train_head
 from picojepa.results import CARDS
 from picojepa.videos import read_clips
-from tools.experiments import EXPERIMENTS, run_of
-from tools.studies import Study
-from tools.study_probes import frame_differences
 
 LARGE = 1000  # more videos of each labelled class
 FOLDS = 5  # of the training videos, for answers to videos that a member has not learned from

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from evidence.experiments import run_of
+from evidence.studies import Study
 from picojepa import probing
 from picojepa.architecture import Encoder, new_encoder, seeded
 from picojepa.clips import Clips, label_numbers
@@ -22,8 +24,6 @@ from picojepa.config import CLASSES, LABELLED_CLASSES, Settings
 from picojepa.data import read_clips
 from picojepa.features import device, encode, load_encoder
 from picojepa.probing import LinearHead, Task, linear_probe, make_task, train_head
-from tools.experiments import run_of
-from tools.studies import Study
 
 TASKS = {10: (CLASSES, False), 4: (LABELLED_CLASSES, True)}  # number of classes -> names, labelled list only?
 TRAINED = {"pre-trained": "primary", "pixel prediction": "V6", "still frames": "V8"}  # name here -> experiment

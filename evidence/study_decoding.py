@@ -35,6 +35,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
+from evidence.experiments import run_of
+from evidence.studies import Study
 from picojepa import data, ensemble, probing, tsne
 from picojepa.architecture import Encoder, Predictor, gather_tokens, patchify
 from picojepa.clips import Clips, normalise
@@ -42,8 +44,6 @@ from picojepa.config import Settings
 from picojepa.features import encode, load_encoder
 from picojepa.jepa import JEPA
 from picojepa.masking import Mask, tube
-from tools.experiments import run_of
-from tools.studies import Study
 
 MASKS = 4  # on every validation clip
 BASELINES = ("mean clip", "mean clip, recoloured", "nearest visible token", "line from visible pixels")

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
+from figures import maps, plots
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
-from test_interactive_votes import payload
+from test_figure_votes import payload
 
-from picojepa import plots, tsne
-from picojepa.interactive import maps
+from picojepa import tsne
 
 POINTS = np.random.default_rng(0).normal(size=(10, 6))
 

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from IPython.display import HTML
 
-from picojepa import interactive, masking, plots, published
+import figures
+from figures import plots
+from picojepa import masking, published
 from picojepa.config import MaskConfig
 from picojepa.masking import Grid, Mask
 
@@ -60,8 +62,8 @@ def explorer(clip: np.ndarray, grid: Grid, ratios: Sequence[float] = RATIOS, dra
             for ratio in (ratios if has_ratio else ratios[:1])
         ]
         kinds.append({"name": name, "ratios": [f"{r:g}" for r in ratios] if has_ratio else [], "masks": drawn})
-    data = {"clip": interactive.film(clip), "grid": list(grid), "kinds": kinds}
-    return interactive.figure("masks", data, _picture(clip, grid), "Masks over a clip that plays")
+    data = {"clip": figures.film(clip), "grid": list(grid), "kinds": kinds}
+    return figures.figure("masks", data, _picture(clip, grid), "Masks over a clip that plays")
 
 
 def told(mask: Mask, grid: Grid) -> dict[str, Any]:
@@ -83,4 +85,4 @@ def _picture(clip: np.ndarray, grid: Grid) -> str:
     ]
     frames = np.stack([plots.paint_mask(clip, h)[:: len(clip) // grid[0]] for h in hidden])
     text = f"One row for each kind of mask ({', '.join(KINDS)}), one frame for each time slice; orange is hidden."
-    return interactive.still(plots.show_clips(frames, list(KINDS)), text)
+    return figures.still(plots.show_clips(frames, list(KINDS)), text)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import notebook_path
+from figures import masks, plots
 from matplotlib import pyplot as plt
 
-from picojepa import masking, plots
+from picojepa import masking
 from picojepa.config import MaskConfig
-from picojepa.interactive import masks
 
 GRID = (4, 6, 5)
 CLIP = np.random.default_rng(0).integers(0, 255, (8, 3, 12, 10), dtype=np.uint8)
