@@ -27,7 +27,7 @@ from benchmarks import bench_data, bench_steps
 from benchmarks.bench_data import GPU, seconds
 from benchmarks.bench_steps import PUBLISHED_GFLOP, QUICK, Effort
 from picojepa import config, store
-from picojepa.features import device, fast_bfloat16
+from picojepa.machine import device, fast_bfloat16
 
 STRAW_MAN = 0.08  # of the float32 matrix rate; a published step below that would be too easy to beat
 
@@ -56,7 +56,7 @@ def surroundings() -> dict[str, Any]:
 
     def said(*command: str) -> str:
         found = shutil.which(command[0])
-        return subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True).stdout.strip() if found else ""
+        return subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True).stdout.strip() if found else ""
 
     ffmpeg = re.search(r"ffmpeg version (\S+)", said("ffmpeg", "-version"))
     return {
@@ -150,7 +150,7 @@ def check(found: dict[str, Any]) -> None:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="few repeats and a batch of one")
-    parser.add_argument("--out", type=Path, default=config.ROOT / "benchmarks", help="folder of the record")
+    parser.add_argument("--out", type=Path, default=store.ROOT / "benchmarks", help="folder of the record")
     chosen = parser.parse_args(arguments)
     start = time.perf_counter()
     found = record(QUICK if chosen.quick else Effort())

@@ -22,15 +22,17 @@ from tqdm import tqdm
 
 import standin
 from benchmarks.bench_children import published_clip
-from picojepa import config
+from picojepa import config, store
 from picojepa.architecture import new_encoder
-from picojepa.clips import Clips, normalise
-from picojepa.config import CLASSES, LABELLED_CLASSES, PAPER_PRETRAINING, ClipConfig, Settings
+from picojepa.checkpoints import read_metrics
+from picojepa.clips import ClipConfig, Clips, normalise
+from picojepa.config import PAPER_PRETRAINING, Settings
 from picojepa.data import read_clips
 from picojepa.ensemble import HEADS, MEMBERS, classify_file
 from picojepa.features import load_encoder
-from picojepa.pretraining import pretrain, read_metrics
-from picojepa.probing import LinearHead
+from picojepa.heads import LinearHead
+from picojepa.pretraining import pretrain
+from standin import CLASSES, LABELLED_CLASSES
 
 PAPER_VIDEOS = sum(PAPER_PRETRAINING)
 GPU = torch.cuda.is_available()
@@ -150,7 +152,7 @@ def waiting(folder: Path, laptop_steps: int, paper_steps: int, paper_batch: int)
         size = settings.training.batch if profile == "laptop" else paper_batch
         texts = [f"training.batch={size}", f"training.clips={steps * size}", "training.checkpoint_every=1000000"]
         each = max(1, steps // 6)
-        settings = config.change(settings, *texts, f"training.log_every={each}", "training.watch_every=1000000")
+        settings = config.override(settings, *texts, f"training.log_every={each}", "training.watch_every=1000000")
         run = folder / f"run-{profile}"
         run.mkdir()
         pretrain(settings, decoded(videos(folder), settings, 2 * size), run)
@@ -166,7 +168,7 @@ def waiting(folder: Path, laptop_steps: int, paper_steps: int, paper_batch: int)
 def child(*arguments: Any) -> str:
     """What a fresh Python process of bench_children says."""
     command = [sys.executable, "-m", "benchmarks.bench_children", *map(str, arguments)]
-    run = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True)
+    run = subprocess.run(command, cwd=store.ROOT, capture_output=True, text=True)
     if run.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{run.stderr}")
     return run.stdout.splitlines()[-1]
@@ -175,7 +177,7 @@ def child(*arguments: Any) -> str:
 def one_file(folder: Path, files: int, quick: bool) -> dict[str, float]:
     """From a video file to the answers of five heads: as published, in one fresh process, and in one that is warm."""
     settings, encoder, weights = config.settings("paper", "vjepa"), folder / "encoder.safetensors", folder / HEADS
-    save_file(new_encoder(settings, 0).state_dict(), encoder)
+    save_file(new_encoder(settings.model, settings.grid, 0).state_dict(), encoder)
     heads = {member: LinearHead(settings.model.width, len(LABELLED_CLASSES)).eval() for member in MEMBERS}
     save_file({f"{m}.{name}": t for m, head in heads.items() for name, t in head.state_dict().items()}, weights)
     path, loaded = videos(folder)[0], load_encoder(encoder, settings)

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import psutil
+from figures import duplicates
 from tqdm import tqdm
 
 import standin
@@ -57,7 +58,7 @@ def decode(path: str) -> None:
     start = time.perf_counter()
     clips = data.load_clips(settings, data.read_manifest(Path(path)))
     decoded = time.perf_counter()
-    np.asarray(data.near_duplicates(clips))
+    np.asarray(duplicates.near_duplicates(clips))
     print(json.dumps({"seconds": decoded - start, "alike_seconds": time.perf_counter() - decoded}))
 
 
@@ -76,7 +77,7 @@ def measure(length: int, originals: Sequence[Path]) -> dict[str, Any]:
         listed = write_list(length, originals, Path(name))
         command = [sys.executable, "-m", "benchmarks.bench_lists", "decode", str(listed)]
         environment = os.environ | {"PICOJEPA_CACHE": f"{name}/cache"}
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=config.ROOT)
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=store.ROOT)
         main, peaks = psutil.Process(child.pid), np.zeros(3)
         while child.poll() is None:
             private, files = memory(main)
@@ -101,7 +102,7 @@ def main(lengths: Sequence[int]) -> None:
         more = row["videos"] - shorter["videos"]
         row["ms_per_further_video"] = 1000 * (row["seconds"] - shorter["seconds"]) / more
     found = surroundings() | {"different_videos": len(originals), "rows": rows, "notes": NOTES}
-    store.write_atomically(config.ROOT / "benchmarks" / "lists.json", json.dumps(tidy(found), indent=1) + "\n")
+    store.write_atomically(store.ROOT / "benchmarks" / "lists.json", json.dumps(tidy(found), indent=1) + "\n")
     print(json.dumps(tidy(rows), indent=1))
 
 

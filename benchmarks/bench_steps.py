@@ -21,17 +21,10 @@ from benchmarks import bench_data
 from benchmarks.bench_data import GPU, seconds
 from picojepa import architecture, config
 from picojepa.config import SWITCHES, Settings
-from picojepa.features import device
+from picojepa.fitting import cosine, gradient_limit, make_optimizer, set_schedules, step_seed
+from picojepa.machine import device
 from picojepa.masking import Mask
-from picojepa.pretraining import (
-    RECIPES,
-    cosine,
-    gradient_limit,
-    make_optimizer,
-    set_schedules,
-    step_seed,
-    training_step,
-)
+from picojepa.pretraining import RECIPES, training_step
 
 PUBLISHED_GFLOP = 41  # a clip, as counted in the published code itself
 SIZES, RATIOS = (112, 160, 224), (0.5, 0.75, 0.9)
@@ -130,9 +123,9 @@ def ladder() -> list[Rung]:
     """From the published step to ours, then what stands beside."""
     ours, published = config.settings("paper", "vjepa"), config.settings("paper", "published")
     visible = config.as_published(ours, *(name for name in SWITCHES if name != "encode_hidden"))
-    exact = config.change(ours, "training.precision=float32")
-    tube90 = config.change(ours, "training.mask.ratio=0.9")
-    blocks = config.change(ours, "training.mask.strategy=multiblock")
+    exact = config.override(ours, "training.precision=float32")
+    tube90 = config.override(ours, "training.mask.ratio=0.9")
+    blocks = config.override(ours, "training.mask.strategy=multiblock")
     return [
         Rung("published", "the published step: all switches, float32", published, slow=True),
         Rung("visible", "and only visible tokens are encoded: all switches but encode_hidden", visible, slow=True),
@@ -152,7 +145,7 @@ def training(folder: Path, effort: Effort) -> dict[str, Any]:
     for size in SIZES:
         clips[size] = bench_data.batch(videos, replace(paper.clip, size=size), effort.batch).to(device())
     grid = list(product(SIZES, RATIOS))
-    changed = [config.change(paper, f"clip.size={size}", f"training.mask.ratio={ratio}") for size, ratio in grid]
+    changed = [config.override(paper, f"clip.size={size}", f"training.mask.ratio={ratio}") for size, ratio in grid]
     rungs, cells = ladder(), [Rung("", "", settings) for settings in changed]
     with tqdm(desc="training steps", total=(len(rungs) + len(cells)) * (1 + effort.rounds)) as bar:
         rows = measure(rungs, clips, effort, bar)
@@ -192,7 +185,7 @@ def large_batches(folder: Path, count: float, rate: float) -> dict[str, Any]:
     """
     rows, videos = [], bench_data.videos(folder)
     for size, compiled in product((10, 64, 256), (False, True)):
-        settings = config.change(config.settings("paper", "vjepa"), f"training.compile={compiled}")
+        settings = config.override(config.settings("paper", "vjepa"), f"training.compile={compiled}")
         row: dict[str, Any] = {"batch": size, "compile": compiled}
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()

@@ -25,13 +25,15 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from picojepa import data, pretraining, probing, store
-from picojepa.architecture import initialise, new_encoder, patchify, seeded
+from evidence.records import CARDS
+from picojepa import checkpoints, data, pretraining, probing, store
+from picojepa.architecture import initialise, new_encoder, patchify
 from picojepa.clips import Clips
-from picojepa.config import CLASSES, LABELLED_CLASSES, Settings, as_published, settings
-from picojepa.features import device, load_encoder
+from picojepa.config import Settings, as_published, settings
+from picojepa.features import load_encoder
 from picojepa.jepa import JEPA
-from picojepa.results import CARDS
+from picojepa.machine import device, seeded
+from standin import CLASSES, LABELLED_CLASSES
 
 NOISE = 0.01  # share of the training videos that are unreadable in F10
 
@@ -172,7 +174,7 @@ def probed(settings: Settings, clips: Clips, run: Path, task: probing.Task) -> p
     shared = {"model": asdict(settings.model), "clip": asdict(settings.clip), "probe": inputs["probe"]}
 
     def random_table() -> pd.DataFrame:
-        encoder = new_encoder(settings, seed).to(device())
+        encoder = new_encoder(settings.model, settings.grid, seed).to(device())
         return probing.probe_encoder(encoder, settings, clips, task, "random weights")
 
     def pretrained_table() -> pd.DataFrame:
@@ -198,7 +200,7 @@ def card(name: str, base: Settings, clips: Clips, seed: int) -> dict:
             right = (group.predicted == group.label).astype(int)
             names = {"classes": len(classes), "features": features, "probe": probe}
             scores.append({**names, "right": int(right.sum()), "n": len(right), "by_video": "".join(map(str, right))})
-    metrics = pretraining.read_metrics(run)
+    metrics = checkpoints.read_metrics(run)
     watched = metrics.dropna(subset=["spread"])
     course = {
         "watched_steps": watched.step.tolist(),

@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.stats
 import statsmodels.api as sm
-from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
-from picojepa.config import DATA
-from picojepa.results import CARDS, claim, committed_cards, primary_measure, seed_interval
+from evidence.records import CARDS, STUDIES, committed_cards, primary_measure
+from picojepa import stats
+from picojepa.stats import LEVEL, holm, seed_interval
+from picojepa.store import DATA
 
-STUDIES = DATA / "studies"
 COLLAPSE = 0.1  # share of the first spread of the features, below which a run has collapsed (chapter 4)
-LEVEL = 0.05  # a claim needs a p below it, after Holm's correction within its family
 COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 
 
@@ -27,7 +26,7 @@ COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 
 
 def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
-    """The cards of one study, by seed; see `results.committed_cards`."""
+    """The cards of one study, by seed; see `records.committed_cards`."""
     return committed_cards(f"{study}-{profile}", folder)
 
 
@@ -80,8 +79,8 @@ def effects(table: pd.DataFrame) -> pd.DataFrame:
     for name in (name for name in others if name in apart):
         ahead = (table[control] - table[name]).dropna()
         spread = {"loc": ahead.mean(), "scale": np.sqrt(2 * noise / len(ahead))}
-        low, high = stats.t.interval(0.95, freedom, **spread)
-        p = 2 * stats.t.sf(abs(ahead.mean()) / spread["scale"], freedom)
+        low, high = scipy.stats.t.interval(0.95, freedom, **spread)
+        p = 2 * scipy.stats.t.sf(abs(ahead.mean()) / spread["scale"], freedom)
         rows.loc[name] = [ahead.mean(), low, high, p, len(ahead)]
     return rows.loc[others].rename_axis(f"{control} minus")
 
@@ -123,58 +122,61 @@ def lead(card: Mapping[str, Any], first: str, second: str, on: str = "large") ->
     return 100 * float(np.mean(right_answers(card, first, on) * 1.0 - right_answers(card, second, on)))
 
 
-# ---------------------------------------------------------------- how much could be told
+# ---------------------------------------------------------------- words
 
 
-def power(n: int, lead: float, disagree: float, level: float = LEVEL) -> float:
-    """Probability that McNemar's exact test tells two classifiers apart.
+def half_interval(n: int) -> str:
+    """How far the Wilson interval of a score of one half reaches with n videos, such as ``43 to 57``.
+
+    Book: chapters 5 and 8.
+    """
+    low, high = stats.wilson(n // 2, n)
+    return f"{100 * low:.0f} to {100 * high:.0f}"
+
+
+def verdict(low: float, high: float) -> str:
+    """The word for a claim that something is above 0, from the ends of its interval.
+
+    Book: chapter 8.
+    """
+    if low > 0:
+        return "supported"
+    return "not supported" if high < 0 else "cannot be told here"
+
+
+def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
+    """Mean and interval of a difference as text, such as ``+1.0 points (-2.0 to +4.0)``."""
+    mean, low, high = interval
+    ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else "too few for an interval"
+    return f"{mean:+.1f}{unit} ({ends})"
+
+
+def claim(text: str, where: str, test: str, interval: tuple[float, float, float], over: str) -> dict[str, str]:
+    """One row of the table of verdicts.
 
     Args:
-        n: videos that both answer.
-        lead: true difference of their accuracies, 0 to 1.
-        disagree: share of the videos that only one of them gets right, at least ``lead``.
-        level: of the test.
-
-    Book: the page on committees.
+        text: what is claimed.
+        where: where it is claimed.
+        test: the difference that must be above 0.
+        interval: mean, low and high of that difference, in percentage points.
+        over: number and kind of what the interval speaks about.
     """
-    counts = np.arange(n + 1)  # videos on which one of the two is right
-    # McNemar's p is below the level if the fewer wins are at most this many.
-    most = stats.binom.ppf(level / 2, counts, 0.5) - 1
-    share = (1 + lead / disagree) / 2 if disagree else 0.5
-    told = stats.binom.cdf(most, counts, share) + stats.binom.cdf(most, counts, 1 - share)
-    return float(np.sum(stats.binom.pmf(counts, n, disagree) * told))
-
-
-def videos_needed(lead: float, disagree: float, wanted: float = 0.8, most: int = 2**17) -> int:
-    """Fewest videos with which McNemar's exact test tells a lead with some probability, to about two per cent.
-
-    Raises:
-        ValueError: more than ``most`` would be needed.
-    """
-    low, high = 1, 2
-    while power(high, lead, disagree) < wanted:
-        low, high = high, 2 * high
-        if high > most:
-            raise ValueError(f"more than {most} videos are needed")
-    while high - low > max(1, high // 50):
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, lead, disagree) >= wanted else (middle, high)
-    return high
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """P values of one family, corrected so that the chance of a single false word in the family is at most the level.
-
-    Source: Holm 1979, as statsmodels computes it. Book: chapter 8.
-    """
-    return list(map(float, multipletests(p_values, LEVEL, method="holm")[1])) if len(p_values) else []
+    _, low, high = interval
+    return {
+        "claim": text,
+        "where": where,
+        "tested here as": test,
+        "points (95 %)": in_words(interval),
+        "over": over,
+        "verdict": verdict(low, high),
+    }
 
 
 # ---------------------------------------------------------------- the ledger
 
 
 def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> dict[str, Any]:
-    """A row of `results.claim` whose word needs two things: an interval that leaves 0 out, and a p below the level.
+    """A row of `ledger.claim` whose word needs two things: an interval that leaves 0 out, and a p below the level.
 
     Interval and test are both approximations and can fall on either side of the line. Then it cannot be told.
 
@@ -193,7 +195,7 @@ def over_seeds(values: Sequence[float], test: str, over: str) -> dict[str, Any]:
     """A row of the ledger from differences, one for each seed, in points; one seed has no interval, and p is 1."""
     found = np.asarray(values, dtype=float)
     interval = seed_interval(found)
-    p = float(stats.ttest_1samp(found, 0).pvalue) if np.isfinite(interval[1]) else 1.0
+    p = float(scipy.stats.ttest_1samp(found, 0).pvalue) if np.isfinite(interval[1]) else 1.0
     return {**claim("", "", test, interval, over), "p": p}
 
 
@@ -276,7 +278,7 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
     loaded word depends on the build. A claim without a p value, such as a count, keeps the verdict of its interval.
 
     Args:
-        live: for claims that a chapter tested, the row that `results.claim` gave, and ``p`` where there is one.
+        live: for claims that a chapter tested, the row that `ledger.claim` gave, and ``p`` where there is one.
         cards: folder of the runs.
         studies: folder of the studies.
 

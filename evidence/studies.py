@@ -19,9 +19,10 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from evidence.experiments import asked
-from picojepa import data, store
+from picojepa import data, machine, store
 from picojepa.clips import Clips
-from picojepa.config import DATA, Settings, settings
+from picojepa.config import Settings, settings
+from picojepa.store import DATA
 
 FOLDER = DATA / "studies"
 PARTS = ("study_committees", "study_probes", "study_decoding", "study_edge")  # modules beside this one
@@ -55,7 +56,7 @@ def card(name: str, study: Study, base: Settings, clips: Clips, seed: int) -> di
     answer = study.make(base, clips, seed)
     facts = {"study": name, "what": study.what, "seed": seed, "profile": base.profile, "data": clips.digest}
     made = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "seconds": round(time.perf_counter() - start, 1)}
-    return {**facts, **made, **store.hardware(), **answer}
+    return {**facts, **made, **machine.hardware(), **answer}
 
 
 def write(path: Path, study: Study, answer: dict[str, Any]) -> None:

@@ -19,17 +19,21 @@ from torch import Tensor, nn
 
 import standin
 from evidence.experiments import EXPERIMENTS, run_of
+from evidence.records import CARDS
 from evidence.studies import Study
 from evidence.study_probes import frame_differences
 from picojepa import ensemble, store, workers
-from picojepa.architecture import Encoder, new_encoder, seeded
-from picojepa.clips import Clips, label_numbers
-from picojepa.config import LABELLED_CLASSES, PROFILES, ClipConfig, ProbeConfig, Settings, StandInConfig
+from picojepa.architecture import Encoder, new_encoder
+from picojepa.clips import ClipConfig, Clips, label_numbers
+from picojepa.config import PROFILES, Settings
 from picojepa.ensemble import PARTIALS, majority_vote, soft_vote
-from picojepa.features import device, encode, load_encoder
-from picojepa.probing import AttentiveHead, LinearHead, colour_histogram, knn_probe, linear_probe, make_task, train_head
-from picojepa.results import CARDS
+from picojepa.features import encode, load_encoder
+from picojepa.fitting import ProbeConfig
+from picojepa.heads import AttentiveHead, LinearHead, train_head
+from picojepa.machine import device, seeded
+from picojepa.probing import colour_histogram, knn_probe, linear_probe, make_task
 from picojepa.videos import read_clips
+from standin import LABELLED_CLASSES, StandInConfig
 
 LARGE = 1000  # more videos of each labelled class
 FOLDS = 5  # of the training videos, for answers to videos that a member has not learned from
@@ -205,7 +209,7 @@ class Bench:
     def surface(self, base: Settings, seed: int) -> dict[str, Answers]:
         """What the same videos give without a trained encoder: random weights, colours, frame differences."""
         config, rows = self.settings.probe, {"train": self.train, **self.asked}
-        untrained = self.encoded(new_encoder(base, seed).to(device())).mean(1)
+        untrained = self.encoded(new_encoder(base.model, base.grid, seed).to(device())).mean(1)
         head = head_on(untrained, self.labels, LinearHead, config.epochs, config.learning_rate, config)
         found = {"General, random weights": head(self.train, self.asked)}
         for name, describe in {"colour histogram": colour_histogram, "frame differences": frame_differences}.items():
@@ -383,7 +387,7 @@ def tables(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         if not (CARDS / f"{name}-{base.profile}-{seed}.json").exists():
             continue  # a question to finished runs, not a reason to make one
         chosen, run = run_of(name, base, clips, seed)
-        untrained = new_encoder(chosen, seed).to(device())
+        untrained = new_encoder(chosen.model, chosen.grid, seed).to(device())
         task = make_task(clips, LABELLED_CLASSES, labelled_only=True)
         heads = ensemble.fit_members(clips, partial(encoded_rows, untrained, clips, chosen.probe), chosen.probe)
         scores = ensemble.member_scores(heads, encode(untrained, clips.centre[task.test]))

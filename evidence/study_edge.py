@@ -33,7 +33,7 @@ from picojepa.architecture import Encoder
 from picojepa.clips import Clips, normalise
 from picojepa.config import Settings
 from picojepa.features import load_encoder
-from picojepa.probing import LinearHead
+from picojepa.heads import LinearHead
 
 WARM, CALLS = 30, 300  # calls before the clock starts, and on the clock
 CHILD = """
@@ -209,6 +209,4 @@ def edge(base: Settings, clips: Clips, seed: int, calls: int = CALLS) -> dict[st
     return {"run": run.name, "calls": calls, "load_average": round(os.getloadavg()[0], 2), "rows": rows}
 
 
-STUDIES: dict[str, Study] = {
-    "edge": Study("one member and the ensemble, exported, on one core", edge, seeds=(0,)),
-}
+STUDIES: dict[str, Study] = {"edge": Study("one member and the ensemble, exported, on one core", edge, seeds=(0,))}

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from evidence.experiments import run_of
 from evidence.studies import Study
 from picojepa import probing
-from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers
-from picojepa.config import CLASSES, LABELLED_CLASSES, Settings
+from picojepa.config import Settings
 from picojepa.data import read_clips
-from picojepa.features import device, encode, load_encoder
-from picojepa.probing import LinearHead, Task, linear_probe, make_task, train_head
+from picojepa.features import encode, load_encoder
+from picojepa.heads import LinearHead, train_head
+from picojepa.machine import device, seeded
+from picojepa.probing import Task, linear_probe, make_task
+from standin import CLASSES, LABELLED_CLASSES
 
 TASKS = {10: (CLASSES, False), 4: (LABELLED_CLASSES, True)}  # number of classes -> names, labelled list only?
 TRAINED = {"pre-trained": "primary", "pixel prediction": "V6", "still frames": "V8"}  # name here -> experiment
@@ -59,7 +62,7 @@ def encoders_of(names: tuple[str, ...], base: Settings, clips: Clips, seed: int)
     for name in names:
         chosen, folder = run_of(TRAINED[name], base, clips, seed)
         found[name] = load_encoder(folder / "encoder.safetensors", chosen)
-    return found | {"random weights": new_encoder(base, seed).to(device())}
+    return found | {"random weights": new_encoder(base.model, base.grid, seed).to(device())}
 
 
 def frame_differences(clips: np.ndarray) -> np.ndarray:

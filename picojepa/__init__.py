@@ -1,5 +1,41 @@
 """picojepa: pico-JEPA, one module per chapter of the book.
 
-Layers point one way: `config` and `store` <- `standin`, `data`, `masking`, `architecture` <-
-`pretraining`, `probing`, `ensemble`, `tsne` <- `results`; `plots` is for chapters only.
+A clip flows down, and no module imports one that stands below it::
+
+    videos, lists, data     file -> clips
+    masking                 clip -> which tokens are hidden
+    architecture, jepa      tokens -> loss
+    fitting, pretraining    loss -> encoder
+    features, probing       encoder -> features -> answers
+    ensemble, tsne          answers -> votes, features -> maps
+    results, stats          answers -> tables and intervals
+
+`config` holds all settings, `store` keeps results, `machine` knows the computer, `workers` decode in processes.
 """
+
+from typing import Any
+
+__version__ = "1.1.0"
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ``ValueError(message)`` unless ``condition`` holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_whole(owner: Any, *names: str) -> None:
+    """Raise ValueError unless the named attributes are whole numbers of at least 1."""
+    for name in names:
+        value = getattr(owner, name)
+        require(isinstance(value, int) and value >= 1, f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def require_rising(owner: Any, name: str, low: float, high: float) -> None:
+    """Raise ValueError unless the named attribute is a pair of numbers that rises within [low, high]."""
+    pair = getattr(owner, name)
+    numbers = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(x, int | float) for x in pair)
+    require(
+        numbers and low <= pair[0] <= pair[1] <= high,
+        f"{name} must be two numbers that rise within [{low:g}, {high:g}], not {pair!r}",
+    )

@@ -5,18 +5,42 @@ Letters: B clips, C channels, T frames, H, W pixels, N tokens, D width of the en
 Book: chapter 3.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picojepa.config import Settings
-from picojepa.masking import MASKS_PER_CLIP
+from picojepa import require, require_whole
+from picojepa.machine import seeded
+from picojepa.masking import Grid
 
 LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 256}  # tokens; beyond them the fused attention kernel is better
 SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Geometry of encoder and predictor; tokens form a grid (T / tubelet, H / patch, W / patch)."""
+
+    patch: int = 16  # pixels, height and width of a patch
+    tubelet: int = 2  # frames per token
+    width: int = 128  # D, numbers per token
+    depth: int = 4  # encoder blocks
+    heads: int = 4
+    mlp_ratio: float = 3.0
+    predictor_width: int = 64
+    predictor_depth: int = 2
+    predictor_heads: int = 4
+    dropout: float = 0.0  # probability, in encoder and predictor
+
+    def __post_init__(self) -> None:
+        require_whole(self, "patch", "tubelet", "depth", "heads", "predictor_depth", "predictor_heads")
+        require(self.mlp_ratio > 0, f"mlp_ratio must be above 0, not {self.mlp_ratio}")
+        require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
+        for width, heads in ((self.width, self.heads), (self.predictor_width, self.predictor_heads)):
+            require(width >= 6 and width % 2 == 0, f"a width of {width} has no room for 3-D sine-cosine positions")
+            require(width % heads == 0, f"a width of {width} does not divide into {heads} heads")
 
 
 def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
@@ -35,12 +59,11 @@ def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
     return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, -1, channels * tubelet * patch * patch)  # (B, N, pixels)
 
 
-def sine_cosine_positions(grid: tuple[int, int, int], width: int) -> Tensor:
+def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
     """Fixed positions: for each axis a share of the width, half sines and half cosines.
 
     Returns:
         (N, width) for N = product of the grid (time slices, rows, columns).
-
     Source: V-JEPA section 3 ("3-D sine-cosine positional embeddings"). Book: chapter 3.
     """
     side = width // 6 * 2  # rows and columns get a third each, time the rest
@@ -68,7 +91,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
 
     Returns:
         (B, heads, N, D / heads).
-
     Source: V-JEPA's Vision Transformer; the measurements are in LOG.md. Book: chapter 3.
     """
     tokens, size = query.shape[-2:]
@@ -125,12 +147,11 @@ class Encoder(nn.Module):
     Source: pico-JEPA section 3; 3 413 568 parameters in the paper's geometry. Book: chapter 3.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, model: ModelConfig, grid: Grid) -> None:
         super().__init__()
-        model = settings.model
         self.patch, self.tubelet = model.patch, model.tubelet
         self.embed = nn.Linear(3 * model.tubelet * model.patch**2, model.width)
-        self.positions = nn.Parameter(sine_cosine_positions(settings.grid, model.width))  # learned, from a fixed start
+        self.positions = nn.Parameter(sine_cosine_positions(grid, model.width))  # learned, from a fixed start
         self.blocks = nn.ModuleList(
             Block(model.width, model.heads, model.mlp_ratio, model.dropout) for _ in range(model.depth)
         )
@@ -173,13 +194,11 @@ class Predictor(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, model: ModelConfig, grid: Grid, masks_per_clip: int = 1) -> None:
         super().__init__()
-        model = settings.model
         self.enter = nn.Linear(model.width, model.predictor_width)
-        kinds = MASKS_PER_CLIP[settings.training.mask.strategy]
-        self.mask_tokens = nn.Parameter(torch.zeros(kinds, model.predictor_width))
-        self.register_buffer("positions", sine_cosine_positions(settings.grid, model.predictor_width))
+        self.mask_tokens = nn.Parameter(torch.zeros(masks_per_clip, model.predictor_width))
+        self.register_buffer("positions", sine_cosine_positions(grid, model.predictor_width))
         self.blocks = nn.ModuleList(
             Block(model.predictor_width, model.predictor_heads, model.mlp_ratio, model.dropout)
             for _ in range(model.predictor_depth)
@@ -216,18 +235,10 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(layer.bias)
 
 
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch inside the block and give back the outer random state afterwards."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
-
-
-def new_encoder(settings: Settings, seed: int) -> Encoder:
+def new_encoder(model: ModelConfig, grid: Grid, seed: int) -> Encoder:
     """An untrained encoder; the same seed gives the same weights."""
     with seeded(seed):
-        return Encoder(settings)
+        return Encoder(model, grid)
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -7,6 +7,7 @@ Book: chapter 1.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,11 +15,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from picojepa.config import CLASSES
+from picojepa import require, require_whole
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet, red, green, blue, as in the paper's code
 STD = (0.229, 0.224, 0.225)
 CROP_ASPECT = (0.75, 1.35)  # width / height of a random crop, logarithmically uniform, as in V-JEPA
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """How a clip is cut from a video: C = 3 channels, T = ``frames``, H = W = ``size`` pixels."""
+
+    frames: int = 8
+    size: int = 64  # pixels; frames are squashed to a square
+    frames_per_second: float | None = 8.0  # None: frames at the video's own rate, ``stride`` apart
+    stride: int = 1  # frames from one to the next, with frames_per_second=None
+    clips_per_video: int = 4  # training clips kept per video; epoch e uses clip e % clips_per_video
+
+    def __post_init__(self) -> None:
+        require_whole(self, "frames", "size", "stride", "clips_per_video")
+        rate = self.frames_per_second
+        require(rate is None or rate > 0, f"frames_per_second must be above 0 or None, not {rate}")
 
 
 @dataclass(frozen=True)
@@ -31,6 +48,7 @@ class Clips:
         centre: the centre clip of every video, uint8 (n, T, C, H, W).
         skipped: unreadable videos with the reason.
         digest: key of the list and of every decoded pixel, for results that are made from them.
+        folder: where the decoded clips are, with the data report; None for clips that were made otherwise.
     """
 
     videos: pd.DataFrame
@@ -38,13 +56,14 @@ class Clips:
     centre: np.ndarray
     skipped: pd.DataFrame
     digest: str
+    folder: Path | None = None
 
     def select(self, which: pd.Series) -> np.ndarray:
         """Row numbers of the videos for which a boolean column holds."""
         return np.flatnonzero(which.to_numpy())
 
 
-def label_numbers(labels: Sequence[str], classes: Sequence[str] = CLASSES) -> Tensor:
+def label_numbers(labels: Sequence[str], classes: Sequence[str]) -> Tensor:
     """Class names as int64 numbers, (n,)."""
     return torch.tensor([classes.index(label) for label in labels], dtype=torch.int64)
 
@@ -63,7 +82,6 @@ def crop_boxes(count: int, area: tuple[float, float], generator: torch.Generator
         count: number of boxes, one for each clip.
         area: smallest and largest share of the frame that a box keeps.
         generator: source of randomness.
-
     Source: V-JEPA appendix ("random resized crop"). Book: chapter 1.
     """
     chosen, place = torch.rand(count, 2, generator=generator), torch.rand(count, 2, generator=generator)

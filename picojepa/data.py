@@ -3,43 +3,32 @@
 Book: chapter 1.
 """
 
-import logging
+import json
 import os
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 import standin
-from picojepa import disk, store
+from picojepa import store
 from picojepa.clips import Clips
-from picojepa.config import ROOT, Settings, cache_folder
-from picojepa.lists import (  # noqa: F401 - chapters say data.quarters
-    classes,
-    for_the_book,
-    labelled_classes,
-    near_duplicates,
-    quarters,
-    read_folder,
-    read_manifest,
-    short_name,
-    told,
-)
-from picojepa.videos import (  # noqa: F401 - and data.read_clips
+from picojepa.config import Settings
+from picojepa.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_manifest  # noqa: F401
+from picojepa.videos import (  # noqa: F401  # noqa: F401
     READ,
+    REPORT,
     UNREADABLE_LIMIT,
     VideoError,
     clip_times,
-    data_report,
     decode_all,
     file_hash,
     open_video,
     read_clips,
 )
 
-log = logging.getLogger(__name__)
+DECODED = store.Stage("data.clips", version=1)
 
 
 # ---------------------------------------------------------------- lists
@@ -54,7 +43,7 @@ def source() -> Path | None:
     named = os.environ.get("PICOJEPA_DATA")
     if not named:
         return None
-    path = (ROOT / Path(named).expanduser()).absolute()
+    path = (store.ROOT / Path(named).expanduser()).absolute()
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: nothing there (PICOJEPA_DATA); name a folder with one sub-folder per class, or a CSV"
@@ -73,26 +62,11 @@ def own_videos(path: Path) -> pd.DataFrame:
 
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
-    folder = cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
+    folder = (
+        store.cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
+    )
     standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
-
-
-def described(clips: Clips) -> str:
-    """What the videos of this build are, in sentences for the reader of a chapter."""
-    videos, own = clips.videos, source()
-    if own is None:
-        return "The videos of this build are the stand-in of chapter 1: generated stick figures, not Kinetics."
-    names, numbers = classes(videos), videos.split.value_counts()
-    rest = sorted(set(videos.label) - set(names))
-    only = f" {told(rest)}: no validation videos, so used for pre-training only." if rest else ""
-    name = short_name(str(own)) if own.is_file() else own.name
-    return (
-        f"The videos of this build are not the stand-in but {name!r}: {numbers['pretrain']} for training and "
-        f"{numbers['validation']} for validation, of {len(names)} classes ({told(names)}).{only} Read 'stand-in' as "
-        "these videos where scores, tables and pictures are meant, and as the drawn figures where generator, scenes, "
-        "tuning or loaded results are."
-    )
 
 
 # ---------------------------------------------------------------- all videos
@@ -100,12 +74,11 @@ def described(clips: Clips) -> str:
 
 def data_digest(videos: pd.DataFrame) -> str:
     """Digest of file names (quarters are cut by them) and contents, labels and splits."""
-    hashes = videos.sha256 if "sha256" in videos else [file_hash(Path(p)) for p in videos.path]
+    hashes = [file_hash(Path(path)) for path in videos.path]
     columns = [Path(p).name for p in videos.path], hashes, videos.label, videos.split, videos.labelled.astype(str)
     return store.digest([list(row) for row in zip(*columns, strict=True)])
 
 
-@disk.explained()
 def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
     """Decode every video once and find the clips again next time.
 
@@ -123,11 +96,10 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         videos = own_videos(own) if own else stand_in(settings)
     videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
     content = data_digest(videos)
-    folder = store.result(
-        "data.clips",
-        {"clip": asdict(settings.clip), "list": content},
-        partial(decode_all, videos, settings.clip, content),
-    )
+    with store.result(DECODED, {"clip": asdict(settings.clip), "list": content}) as result:
+        if result.missing:
+            result.facts |= decode_all(videos, settings.clip, content, result.folder)
+    folder = result.folder
     readable = np.load(folder / "done.npy") == READ
     keep = np.flatnonzero(readable)
     skipped = pd.read_csv(folder / "skipped.csv").assign(path=videos.path[~readable].to_numpy())
@@ -136,4 +108,21 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         training, centre = training[keep[keep < len(training)]], centre[keep]
     kept = videos[readable].reset_index(drop=True)
     kept = for_the_book(kept, own) if own else kept
-    return Clips(kept, training, centre, skipped, store.card(folder)["digest"])
+    return Clips(kept, training, centre, skipped, store.card(folder)["digest"], folder)
+
+
+def data_report(clips: Clips) -> pd.DataFrame:
+    """What became of every video of a list.
+
+    Returns:
+        One row per video, training first: path, status (``read`` or ``unreadable``), reason, frames, seconds,
+        frames_per_second, width, height (as shown), codec, rotation (degrees, counter-clockwise) and padding (frames
+        of the centre clip that repeat the last one).
+
+    Raises:
+        ValueError: the clips were not decoded from files.
+    """
+    if clips.folder is None:
+        raise ValueError("these clips were not decoded from files; use those of load_clips")
+    rows = json.loads((clips.folder / "report.json").read_text(encoding="utf-8"))
+    return pd.DataFrame(rows, columns=list(REPORT))

@@ -14,16 +14,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file, save_file
 
-from picojepa import disk, store
-from picojepa.architecture import Encoder, seeded
+from picojepa import require, store
+from picojepa.architecture import Encoder
 from picojepa.clips import Clips, label_numbers
-from picojepa.config import ProbeConfig, Settings
+from picojepa.config import Settings
 from picojepa.data import labelled_classes, quarters, read_clips
-from picojepa.features import device, encode, load_encoder
-from picojepa.probing import LinearHead, Task, make_task, prediction_table, stored_table, train_head
+from picojepa.features import encode, load_encoder
+from picojepa.fitting import ProbeConfig
+from picojepa.heads import LinearHead, head_scores, train_head
+from picojepa.machine import device, seeded
+from picojepa.probing import PREDICTIONS, Task, make_task, prediction_table, read_predictions
 
+FITTED = store.Stage("ensemble.heads", version=1)
+ANSWERS = store.Stage("ensemble.predictions", version=1)
 PARTIALS = ("Partial 1", "Partial 2", "Partial 3", "Partial 4")
 MEMBERS = ("General", *PARTIALS)
 VOTES = ("majority vote", "soft vote")
@@ -89,11 +94,9 @@ def majority_vote(scores: np.ndarray, rule: str = "summed certainty") -> np.ndar
 
     Raises:
         ValueError: unknown rule.
-
     Source: pico-JEPA section 3 (its rule for ties is not known). Book: chapter 6.
     """
-    if rule not in TIE_RULES:
-        raise ValueError(f"unknown rule for ties {rule!r}; known: {', '.join(TIE_RULES)}")
+    require(rule in TIE_RULES, f"unknown rule for ties {rule!r}; known: {', '.join(TIE_RULES)}")
     return np.where(leaders(scores), TIE_RULES[rule](scores), -np.inf).argmax(1)
 
 
@@ -139,7 +142,6 @@ def fit_members(
 
     Raises:
         ValueError: a member has no videos. One whose list lacks a class is trained on the others.
-
     Source: pico-JEPA section 3. Book: chapter 6.
     """
     heads, classes = {}, labelled_classes(clips.videos)
@@ -168,33 +170,25 @@ def member_inputs(settings: Settings, clips: Clips, run: Path) -> dict[str, Any]
     return {"run": run.name, "data": clips.digest, "rows": rows, "probe": asdict(settings.probe)}
 
 
-@disk.explained()
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:
-    """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    width, classes = settings.model.width, len(labelled_classes(clips.videos))
-
-    def make(folder: Path) -> None:
-        encoder = load_encoder(run / "encoder.safetensors", settings)
-        fitted = fit_members(clips, lambda rows: encodings(encoder, clips.centre[rows], settings.probe), settings.probe)
-        weights = {f"{m}.{name}": tensor for m, head in fitted.items() for name, tensor in head.state_dict().items()}
-        (folder / HEADS).write_bytes(save(weights))
-
-    weights = load_file(store.result("ensemble.heads", member_inputs(settings, clips, run), make) / HEADS)
+    """Train General and the four Partials on a run's frozen encoder, or find them; see `fit_members`."""
+    with store.result(FITTED, member_inputs(settings, clips, run)) as result:
+        if result.missing:
+            encoder, config = load_encoder(run / "encoder.safetensors", settings), settings.probe
+            fitted = fit_members(clips, lambda rows: encodings(encoder, clips.centre[rows], config), config)
+            weights = {f"{m}.{name}": x for m, head in fitted.items() for name, x in head.state_dict().items()}
+            save_file(weights, result.folder / HEADS)
+    weights = load_file(result.folder / HEADS)
     heads = {}
     for member in MEMBERS:
-        heads[member] = LinearHead(width, classes).eval()
+        heads[member] = LinearHead(settings.model.width, len(labelled_classes(clips.videos))).eval()
         heads[member].load_state_dict({name: weights[f"{member}.{name}"] for name in heads[member].state_dict()})
     return heads
 
 
-@torch.no_grad()
 def member_scores(heads: dict[str, LinearHead], features: torch.Tensor) -> np.ndarray:
     """Probabilities of every member, (members, n, classes), from pooled features (n, D)."""
-    return torch.stack([head(features).softmax(-1) for head in heads.values()]).numpy()
+    return np.stack([head_scores(head, features) for head in heads.values()])
 
 
 def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
@@ -205,13 +199,12 @@ def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
         vote is the mean probability that its four voters give to its answer.
     """
     task = make_task(clips, labelled_classes(clips.videos), labelled_only=True)
-
-    def make() -> pd.DataFrame:
-        heads = train_members(settings, clips, run)
-        encoder = load_encoder(run / "encoder.safetensors", settings)
-        return decide(clips, task, member_scores(heads, encode(encoder, clips.centre[task.test])))
-
-    return stored_table("ensemble.predictions", member_inputs(settings, clips, run), make)
+    with store.result(ANSWERS, member_inputs(settings, clips, run)) as result:
+        if result.missing:
+            encoder = load_encoder(run / "encoder.safetensors", settings)
+            scores = member_scores(train_members(settings, clips, run), encode(encoder, clips.centre[task.test]))
+            decide(clips, task, scores).to_csv(result.folder / PREDICTIONS, index=False)
+    return read_predictions(result.folder)
 
 
 def decide(clips: Clips, task: Task, scores: np.ndarray) -> pd.DataFrame:
@@ -274,7 +267,6 @@ def classify_file(
 
     Raises:
         VideoError: the file can not be read.
-
     Book: chapter 6.
     """
     clip = read_clips(path, settings.clip, [0.5]).numpy()  # (1, T, 3, H, W)

@@ -7,7 +7,6 @@ Book: chapters 4 (spread, rank, quick probe) and 5.
 
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +20,10 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import normalise
 from picojepa.config import Settings
-
-
-def device() -> torch.device:
-    """The GPU where there is one, else the CPU; with several processes on a machine, this process's own GPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def fast_bfloat16() -> bool:
-    """Whether the device has instructions for matrix products in bfloat16; without them float32 is faster."""
-    if device().type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-
-
-def autocast(precision: str) -> AbstractContextManager:
-    """Inside this block matrix products are done in a precision, ``float32`` or ``bfloat16`` where that is fast."""
-    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bfloat16" and fast_bfloat16())
+from picojepa.machine import device, seeded
 
 
 @torch.no_grad()
@@ -78,7 +61,6 @@ def spread_and_rank(features: Tensor) -> tuple[float, float]:
     Returns:
         The mean over D of the standard deviation over clips, and the effective rank (the exponential
         of the entropy of the normalised singular values), between 1 and min(n, D).
-
     Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
     """
     centred = features.double() - features.double().mean(0)
@@ -94,7 +76,6 @@ def quick_probe(features: Tensor, labels: Sequence[str]) -> float | None:
     Args:
         features: one row per clip, (n, D).
         labels: class names; with a class of one clip there is nothing to validate with, and the answer is None.
-
     Book: chapter 4; the probes whose numbers count are those of chapter 5.
     """
     rarest = min(Counter(labels).values())
@@ -114,7 +95,7 @@ def load_encoder(path: Path, settings: Settings) -> Encoder:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no encoder at {path}; pre-train one (chapter 4)")
-    encoder, weights = new_encoder(settings, 0), load_file(path)
+    encoder, weights = new_encoder(settings.model, settings.grid, 0), load_file(path)
     check_geometry(path, shapes(weights), shapes(encoder.state_dict()))
     encoder.load_state_dict(weights)
     return encoder.to(device()).eval()

@@ -12,21 +12,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picojepa.architecture import Predictor, gather_tokens, new_encoder, seeded
+from picojepa.architecture import Predictor, gather_tokens, new_encoder
 from picojepa.config import Settings
-from picojepa.masking import Mask, draw
+from picojepa.fitting import decay_groups
+from picojepa.machine import seeded
+from picojepa.masking import Mask, draw, masks_per_clip
 
 
 class JEPA(nn.Module):
     """Context encoder, predictor, and the target encoder, which no gradient reaches."""
 
+    version = 1  # of the objective, for keys; a subclass with other numbers has one of its own
+
     def __init__(self, settings: Settings, seed: int) -> None:
         super().__init__()
         self.settings = settings
-        self.encoder = new_encoder(settings, seed)
+        self.encoder = new_encoder(settings.model, settings.grid, seed)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)
+        kinds = masks_per_clip(settings.training.mask, settings.grid)
         with seeded(seed + 1):
-            self.predictor = Predictor(settings)
+            self.predictor = Predictor(settings.model, settings.grid, kinds)
 
     def train(self, mode: bool = True) -> "JEPA":
         """Training mode, but for the target encoder: dropout, where there is any, does not touch the targets."""
@@ -47,7 +52,6 @@ class JEPA(nn.Module):
 
         Returns:
             The loss, a scalar, and the mean cosine similarity of prediction and target, without gradient.
-
         Source: V-JEPA section 3, equation 1. Book: chapter 4.
         """
         features = self.targets(clips)  # (B, N, D)
@@ -96,11 +100,3 @@ class JEPA(nn.Module):
     def follow(self, momentum: float) -> None:
         """Exponential moving average: target <- momentum * target + (1 - momentum) * encoder."""
         torch._foreach_lerp_(list(self.target_encoder.parameters()), list(self.encoder.parameters()), 1 - momentum)
-
-
-def decay_groups(module: nn.Module, rate: float = 1.0) -> list[dict[str, Any]]:
-    """Parameters for an optimiser: weight decay on matrices only, not on biases, norms, positions and mask tokens."""
-    named = list(module.named_parameters())
-    free = [p for name, p in named if p.ndim < 2 or name.endswith(("positions", "mask_tokens"))]
-    matrices = [p for name, p in named if p.ndim >= 2 and not name.endswith(("positions", "mask_tokens"))]
-    return [{"params": matrices, "decays": True, "rate": rate}, {"params": free, "decays": False, "rate": rate}]

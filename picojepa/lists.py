@@ -1,4 +1,4 @@
-"""Lists of videos: manifests and folders, the split, classes, quarters, videos that look alike.
+"""Lists of videos: manifests and folders, the split, classes and quarters.
 
 A list is a table with one row per video: path, label, split (``pretrain`` or ``validation``) and labelled.
 
@@ -8,17 +8,14 @@ Book: chapter 1, and the page on one's own videos.
 import csv
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from functools import cache
 from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
 
-from picojepa.clips import Clips
-from picojepa.config import CLASSES, LABELLED_CLASSES
+from picojepa import store
 
 REQUIRED_COLUMNS = ("path", "label")
 OPTIONAL_COLUMNS = (
@@ -30,10 +27,23 @@ VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
 SUFFIXES = frozenset(
     ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
 )  # files of a folder that count as videos
-RISE = 2  # levels of 255 by which grey must rise for a bit: where all is even, noise must not decide
-ALIKE = (
-    4  # bits of 192 in which two fingerprints may differ: new encodings differ in 0 to 7, drawn figures in 4 or more
-)
+
+
+@cache
+def paper_lists() -> pd.DataFrame:
+    """The paper's ten classes (index) and how many videos its lists hold of each.
+
+    Returns:
+        Columns archive_part (of Kinetics-700-2020), pretraining, labelled and validation; a class that is not
+        labelled has no number in the last two.
+    Source: pico-JEPA's published lists. Book: chapter 1.
+    """
+    return pd.read_csv(store.data_file("paper/lists.csv"), index_col="class")
+
+
+def paper_labelled() -> tuple[str, ...]:
+    """The four classes that the paper's classifiers learn."""
+    return tuple(paper_lists().labelled.dropna().index)
 
 
 # ---------------------------------------------------------------- manifests and folders
@@ -164,8 +174,9 @@ def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
             f"{where}: group {torn.idxmax()} is in both splits; give its rows one split, or remove the column split"
         )
     if "labelled" not in table:
-        of_paper = set(LABELLED_CLASSES) <= set(table.label) <= set(CLASSES)
-        table["labelled"] = (table.split == "pretrain") & (table.label.isin(LABELLED_CLASSES) if of_paper else True)
+        named = set(paper_labelled())
+        of_paper = named <= set(table.label) <= set(paper_lists().index)
+        table["labelled"] = (table.split == "pretrain") & (table.label.isin(named) if of_paper else True)
     return table.assign(path=resolved)
 
 
@@ -219,7 +230,6 @@ def split_by_rule(videos: pd.DataFrame) -> pd.Series:
 
     Args:
         videos: path (a name; no file is read), label, and maybe group.
-
     Book: the page on one's own videos.
     """
     own = "file " + videos.path.map(lambda p: Path(p).as_posix())
@@ -264,7 +274,6 @@ def quarters(videos: pd.DataFrame) -> pd.Series:
 
     Each class is listed in the order of its file names and cut into contiguous runs of ceil(n / 4). Where that
     leaves no fourth run, the runs are as even as can be; fewer than four videos go to the quarters in turn.
-
     Source: rule behind pico-JEPA's published lists (its Table 1: 706 / 707 / 707 / 697). Book: chapter 1.
     """
     number, dealt = pd.Series(0, index=videos.index), 0
@@ -278,59 +287,3 @@ def quarters(videos: pd.DataFrame) -> pd.Series:
             cut = 4 * np.arange(n) // n
         number[of_class.index] = cut + 1
     return number.where(videos.labelled & (videos.split == "pretrain"), 0)
-
-
-# ---------------------------------------------------------------- videos that look alike
-
-
-def fingerprints(clips: np.ndarray) -> np.ndarray:
-    """For the first, middle and last frame, whether grey rises from each of 8 x 9 places to its right.
-
-    Args:
-        clips: uint8 (n, T, 3, H, W).
-
-    Returns:
-        bool (n, 192).
-
-    Source: difference hash (Krawetz 2013). Book: the page on one's own videos.
-    """
-    found = np.empty((len(clips), 192), dtype=bool)
-    for number, clip in enumerate(clips):
-        frames = torch.from_numpy(np.array(clip[[0, len(clip) // 2, -1]])).float().mean(1, keepdim=True)
-        small = F.adaptive_avg_pool2d(frames, (8, 9))  # (3, 1, 8, 9)
-        found[number] = (small.diff(dim=-1) > RISE).flatten()
-    return found
-
-
-def near_duplicates(clips: Clips, limit: int = ALIKE) -> pd.DataFrame:
-    """Pairs of a training and a validation video whose centre clips look alike, the most alike first.
-
-    Args:
-        clips: the whole list.
-        limit: bits in which the `fingerprints` may differ.
-
-    Returns:
-        One row per pair: training and validation (file with its folder), bits.
-
-    Book: chapter 1, and the page on one's own videos.
-    """
-    bits = np.packbits(fingerprints(clips.centre), axis=1)  # (n, 24)
-    training, validation = (clips.select(clips.videos.split == split) for split in SPLITS)
-    names, rows = clips.videos.path.map(short_name), []
-    for video in validation:
-        differ = np.bitwise_count(bits[training] ^ bits[video]).sum(1)
-        close = np.flatnonzero(differ <= limit)
-        rows += [(names[training[i]], names[video], int(differ[i])) for i in close]
-    table = pd.DataFrame(rows, columns=["training", "validation", "bits"])
-    return table.sort_values(["bits", "training", "validation"], ignore_index=True)
-
-
-def short_name(path: str) -> str:
-    """A file with the folder it lies in."""
-    return "/".join(Path(path).parts[-2:])
-
-
-def told(names: Sequence[str], most: int = 6) -> str:
-    """Names for a sentence; of many the first and how many more."""
-    rest = len(names) - most
-    return ", ".join(names) if rest < 2 else f"{', '.join(names[:most])} and {rest} more"

@@ -6,12 +6,13 @@ them: *context* tokens are shown to the encoder, *target* tokens must be predict
 Book: chapter 2.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from picojepa.config import MaskConfig
+from picojepa import require, require_whole
 
 Grid = tuple[int, int, int]
 
@@ -19,7 +20,21 @@ Grid = tuple[int, int, int]
 SHORT_RANGE = (8, 0.15)
 LONG_RANGE = (2, 0.70)
 ASPECT_RATIO = (0.75, 1.5)  # height / width of a block
-MASKS_PER_CLIP = {"tube": 1, "multiblock": 2, "causal": 1}  # by strategy
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Which cells of the (rows, columns) grid are hidden."""
+
+    strategy: str = "tube"  # a name in STRATEGIES; V-JEPA calls the tube random tube
+    ratio: float = 0.75  # tube: share of the cells that is hidden in every frame
+    visible_slices: int = 2  # causal: time slices that stay visible
+
+    def __post_init__(self) -> None:
+        known = ", ".join(STRATEGIES)
+        require(self.strategy in STRATEGIES, f"unknown mask strategy {self.strategy!r}; known: {known}")
+        require(0 < self.ratio < 1, f"the masked share must lie strictly between 0 and 1, not {self.ratio}")
+        require_whole(self, "visible_slices")
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,6 @@ def tube(grid: Grid, ratio: float, batch: int, generator: torch.Generator) -> Ma
 
     Raises:
         ValueError: the ratio leaves no cell visible or none hidden.
-
     Source: pico-JEPA section 3 ("tube" occlusion). Book: chapter 2.
     """
     slices, rows, columns = grid
@@ -73,7 +87,6 @@ def causal(grid: Grid, visible_slices: int, batch: int, generator: torch.Generat
 
     Raises:
         ValueError: no time slice, or all of them, would stay visible.
-
     Source: V-JEPA ablation "causal multi-block". Book: chapter 2.
     """
     if not 0 < visible_slices < grid[0]:
@@ -86,13 +99,22 @@ def causal(grid: Grid, visible_slices: int, batch: int, generator: torch.Generat
     return _split(visible)
 
 
+# Strategy -> how the masks of a batch are drawn; all masks of the list are used on the same clips.
+STRATEGIES: dict[str, Callable[[MaskConfig, Grid, int, torch.Generator], list[Mask]]] = {
+    "tube": lambda config, grid, batch, generator: [tube(grid, config.ratio, batch, generator)],
+    "multiblock": lambda config, grid, batch, generator: multiblock(grid, batch, generator),
+    "causal": lambda config, grid, batch, generator: [causal(grid, config.visible_slices, batch, generator)],
+}
+
+
 def draw(config: MaskConfig, grid: Grid, batch: int, generator: torch.Generator) -> list[Mask]:
-    """Draw the masks for one batch; all masks of the list are used on the same clips."""
-    if config.strategy == "tube":
-        return [tube(grid, config.ratio, batch, generator)]
-    if config.strategy == "causal":
-        return [causal(grid, config.visible_slices, batch, generator)]
-    return multiblock(grid, batch, generator)
+    """Draw the masks for one batch, by the strategy of the configuration; see `STRATEGIES`."""
+    return STRATEGIES[config.strategy](config, grid, batch, generator)
+
+
+def masks_per_clip(config: MaskConfig, grid: Grid) -> int:
+    """How many masks a strategy draws for every clip."""
+    return len(draw(config, grid, 1, torch.Generator()))
 
 
 def _outside_blocks(grid: Grid, blocks: int, scale: float, batch: int, generator: torch.Generator) -> Tensor:

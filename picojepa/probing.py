@@ -7,9 +7,8 @@ Book: chapter 5.
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -25,14 +25,18 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from picojepa import disk, pretraining, store
-from picojepa.architecture import Encoder, new_encoder, seeded
+from picojepa import store
+from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers, normalise
-from picojepa.config import ProbeConfig, Settings, TrainingConfig
-from picojepa.features import autocast, device, encode, load_encoder
-from picojepa.jepa import decay_groups
+from picojepa.config import Settings
+from picojepa.features import encode, load_encoder
+from picojepa.fitting import TrainingConfig, batch_numbers, fit
+from picojepa.heads import AttentiveHead, LinearHead, attentive_head, head_scores, train_head  # noqa: F401
+from picojepa.machine import device, seeded
 
-PREDICTIONS = "predictions.csv"
+ENCODER = store.Stage("probing.encoder", version=1)
+BASELINES = store.Stage("probing.baselines", version=1)
+PREDICTIONS, ATTENTIVE = "predictions.csv", "attentive.safetensors"
 PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's penalty, to choose from
 
 
@@ -69,79 +73,6 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     return Task(classes, train, test, *answers)
 
 
-# ---------------------------------------------------------------- heads
-
-
-class LinearHead(nn.Module):
-    """Mean over tokens, then one linear layer: (B, N, D) or pooled (B, D) -> logits (B, classes).
-
-    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapter 5.
-    """
-
-    def __init__(self, width: int, classes: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(width, classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits, one per class."""
-        return self.linear(features.mean(1) if features.ndim == 3 else features)
-
-
-class AttentiveHead(nn.Module):
-    """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
-
-    Source: V-JEPA section 4 ("attentive probing"). Book: chapter 5.
-    """
-
-    def __init__(self, width: int, classes: int, heads: int) -> None:
-        super().__init__()
-        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
-        self.norm = nn.LayerNorm(width)
-        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
-        self.linear = nn.Linear(width, classes)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Logits, one per class."""
-        tokens = self.norm(features)
-        pooled, _ = self.attention(self.query.expand(len(features), -1, -1), tokens, tokens, need_weights=False)
-        return self.linear(pooled.squeeze(1))
-
-
-def train_head(
-    head: nn.Module, features: Sequence[Tensor], labels: Tensor, epochs: int, peak: float, config: ProbeConfig
-) -> nn.Module:
-    """Train a head on stored features: AdamW, warm-up over half of the steps at most 2 epochs, then a cosine.
-
-    Args:
-        head: changed in place and returned.
-        features: one or several encodings of the same clips, each (n, D) or (n, N, D); the epochs go round them.
-        labels: class numbers, (n,).
-        epochs: passes over the clips.
-        peak: largest learning rate.
-        config: batch, weight decay and seed of the shuffling.
-
-    Source: pico-JEPA section 3 (its `paper` values). Book: chapter 5.
-    """
-    generator = torch.Generator().manual_seed(config.seed)
-    batches = max(1, len(labels) // config.batch)
-    schedule = TrainingConfig(
-        clips=epochs * batches, batch=1, learning_rate=peak, final_learning_rate=1e-7, warmup=min(0.5, 2 / epochs)
-    )
-    optimizer = torch.optim.AdamW(head.parameters(), lr=peak, weight_decay=config.weight_decay)
-    step = 0
-    for epoch in range(epochs):
-        encoding = features[epoch % len(features)]
-        for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
-            optimizer.param_groups[0]["lr"] = pretraining.learning_rate(step, schedule)
-            loss = F.cross_entropy(head(encoding[chosen]), labels[chosen])
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(head.parameters(), 1.0)
-            optimizer.step()
-            step += 1
-    return head.eval()
-
-
 # ---------------------------------------------------------------- probes
 
 
@@ -150,7 +81,6 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
 
     How strongly the weights are held small is chosen by cross-validation on the training videos alone;
     with a single video in some class nothing can be chosen, and the penalty is 1.
-
     Book: chapter 5.
     """
     rarest = int(np.unique(labels, return_counts=True)[1].min())
@@ -168,14 +98,35 @@ def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbour
     return model.fit(train, labels).predict_proba(test)
 
 
-def attentive_probe(train: Tensor, labels: Tensor, test: Tensor, settings: Settings, classes: int) -> np.ndarray:
-    """Train an attentive head on token features (n, N, D); returns probabilities (n_test, classes)."""
-    config = settings.probe
-    with seeded(config.seed):
-        head = AttentiveHead(train.shape[-1], classes, settings.model.heads)
-    train_head(head, [train], labels, config.attentive_epochs, config.attentive_learning_rate, config)
-    with torch.no_grad():
-        return torch.cat([head(part).softmax(-1) for part in test.split(256)]).numpy()
+@dataclass(frozen=True)
+class Examples:
+    """What a probe is given: token features (n, N, D) to learn from and to be asked about, and the labels (n,)."""
+
+    train: Tensor
+    labels: Tensor
+    test: Tensor
+    classes: int
+
+    def pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means over tokens for training, their labels, and means for the test."""
+        return self.train.mean(1).numpy(), self.labels.numpy(), self.test.mean(1).numpy()
+
+
+def _attentive(settings: Settings, given: Examples, folder: Path) -> np.ndarray:
+    head = attentive_head(settings, given.train, given.labels, given.classes)
+    save_file(head.state_dict(), folder / ATTENTIVE)
+    return head_scores(head, given.test)
+
+
+# Probe -> probabilities (n_test, classes); a probe may leave what it learned in the folder of the result.
+PROBES: dict[str, Callable[[Settings, Examples, Path], np.ndarray]] = {
+    "linear": lambda settings, given, folder: linear_probe(*given.pooled()),
+    "attentive": _attentive,
+    "k-NN": lambda settings, given, folder: knn_probe(*given.pooled(), settings.probe.neighbours),
+}
+
+
+# ---------------------------------------------------------------- baselines
 
 
 def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
@@ -185,34 +136,45 @@ def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
     return np.concatenate(channels, 1)
 
 
+def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
+    """Mean absolute difference of neighbouring frames in each of side x side places.
+
+    Args:
+        clips: uint8 (n, T, 3, H, W).
+        side: places along each axis.
+
+    Returns:
+        float32 (n, side * side), levels of 255.
+    """
+    maps = []
+    for clip in clips:  # one at a time: the clips may be mapped from disk
+        moved = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((0, 1))  # (H, W)
+        maps.append(F.adaptive_avg_pool2d(torch.from_numpy(moved)[None], side).flatten())
+    return torch.stack(maps).numpy()
+
+
 def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
     """Train the same encoder with a linear head from scratch, with labels; returns probabilities (n_test, classes)."""
-    config = settings.probe
+    config, training = settings.probe, settings.training
     schedule = TrainingConfig(
         clips=config.supervised_clips,
-        batch=settings.training.batch,
-        learning_rate=settings.training.learning_rate,
-        precision=settings.training.precision,
+        batch=training.batch,
+        learning_rate=training.learning_rate,
+        precision=training.precision,
         seed=config.seed,
     )
-    where, encoder = device(), new_encoder(settings, config.seed)
+    where, encoder = device(), new_encoder(settings.model, settings.grid, config.seed)
     with seeded(config.seed):
         model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
-    optimizer = pretraining.make_optimizer(decay_groups(model), schedule)
-    for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
-        pretraining.set_schedules(optimizer, step, schedule)
-        rows, epochs = pretraining.batch_numbers(step, len(task.train), schedule)
-        batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
-        with autocast(schedule.precision):
-            logits = model(normalise(torch.from_numpy(batch)).to(where)).float()
-        loss = F.cross_entropy(logits, task.train_labels[rows].to(where))
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-    head = model[1].cpu()
-    with torch.no_grad():
-        return head(encode(encoder, clips.centre[task.test])).softmax(-1).numpy()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
+        for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
+            rows, epochs = batch_numbers(step, len(task.train), schedule)
+            batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
+            yield normalise(torch.from_numpy(batch)).to(where), task.train_labels[rows].to(where)
+
+    fit(model, batches(), schedule)
+    return head_scores(model[1].cpu(), encode(encoder, clips.centre[task.test]))
 
 
 # ---------------------------------------------------------------- tables of predictions
@@ -242,69 +204,71 @@ def accuracy(table: pd.DataFrame) -> float:
     return float((table.predicted == table.label).mean())
 
 
-def probe_encoder(encoder: Encoder, settings: Settings, clips: Clips, task: Task, name: str) -> pd.DataFrame:
-    """Linear, attentive and k-NN predictions of one encoder, below each other."""
+def probe_encoder(
+    encoder: Encoder, settings: Settings, clips: Clips, task: Task, name: str, folder: Path
+) -> pd.DataFrame:
+    """Predictions of one encoder with every probe of `PROBES`, below each other."""
     train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
-    pooled, pooled_test, labels = train.mean(1).numpy(), test.mean(1).numpy(), task.train_labels.numpy()
-    scores = {
-        "linear": linear_probe(pooled, labels, pooled_test),
-        "attentive": attentive_probe(train, task.train_labels, test, settings, len(task.classes)),
-        "k-NN": knn_probe(pooled, labels, pooled_test, settings.probe.neighbours),
-    }
-    return pd.concat(
-        [prediction_table(clips, task, s, features=name, probe=probe) for probe, s in scores.items()], ignore_index=True
-    )
-
-
-def baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
-    """Predictions of a colour histogram with a linear probe, and of supervised training from scratch."""
-    histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
-    colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])
+    given = Examples(train, task.train_labels, test, len(task.classes))
     tables = [
-        prediction_table(clips, task, colour, features="colour histogram", probe="linear"),
-        prediction_table(clips, task, supervised(settings, clips, task), features="supervised", probe="linear"),
+        prediction_table(clips, task, probe(settings, given, folder), features=name, probe=kind)
+        for kind, probe in PROBES.items()
     ]
     return pd.concat(tables, ignore_index=True)
 
 
-@disk.explained()
-def stored_table(stage: str, inputs: dict[str, Any], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
-    """A table of predictions, found again or made and stored as CSV.
+# ---------------------------------------------------------------- stored
 
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
 
-    def write(folder: Path) -> None:
-        make().to_csv(folder / PREDICTIONS, index=False)
-
+def read_predictions(folder: Path) -> pd.DataFrame:
+    """The table of predictions in a result's folder."""
     names = dict.fromkeys(("video", "label", "predicted"), str)  # a class may be called 1, or None
-    path = store.result(stage, inputs, write) / PREDICTIONS
-    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+    return pd.read_csv(folder / PREDICTIONS, dtype=names, keep_default_na=False, na_values=[""])
+
+
+def probed(settings: Settings, clips: Clips, task: Task, run: Path | None = None) -> Path:
+    """Folder with what all probes say of an encoder and what the attentive one learned, found again or made.
+
+    Args:
+        settings: geometry, probes and seed.
+        clips: decoded clips.
+        task: the question.
+        run: of the pre-trained encoder; None: the encoder with random weights of the same seed.
+    """
+    seed = settings.training.seed
+    inputs = {"encoder": run.name if run else ["random weights", seed], **task_inputs(settings, clips, task)}
+    with store.result(ENCODER, inputs) as result:
+        if result.missing:
+            if run:
+                encoder, name = load_encoder(run / "encoder.safetensors", settings), "pre-trained"
+            else:
+                encoder, name = new_encoder(settings.model, settings.grid, seed).to(device()), "random weights"
+            table = probe_encoder(encoder, settings, clips, task, name, result.folder)
+            table.to_csv(result.folder / PREDICTIONS, index=False)
+    return result.folder
 
 
 def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.DataFrame:
     """Predictions of a pre-trained run beside the random-weights encoder of the same seed (see ``features``)."""
-
-    def make() -> pd.DataFrame:
-        random = new_encoder(settings, settings.training.seed).to(device())
-        trained = load_encoder(run / "encoder.safetensors", settings)
-        named = {"random weights": random, "pre-trained": trained}
-        return pd.concat(
-            [probe_encoder(e, settings, clips, task, name) for name, e in named.items()], ignore_index=True
-        )
-
-    return stored_table("probing.run", {"run": run.name, **task_inputs(settings, clips, task)}, make)
+    folders = probed(settings, clips, task), probed(settings, clips, task, run)
+    return pd.concat(map(read_predictions, folders), ignore_index=True)
 
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
-    """Predictions of the baselines, found again or made."""
-    inputs = task_inputs(settings, clips, task)
-    return stored_table("probing.baselines", inputs, partial(baselines, settings, clips, task))
+    """Predictions of a colour histogram with a linear probe, and of supervised training from scratch, stored."""
+    training = {name: asdict(settings.training)[name] for name in ("batch", "learning_rate", "precision")}
+    with store.result(BASELINES, {"training": training, **task_inputs(settings, clips, task)}) as result:
+        if result.missing:
+            histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
+            colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])
+            scores = {"colour histogram": colour, "supervised": supervised(settings, clips, task)}
+            tables = [prediction_table(clips, task, s, features=name, probe="linear") for name, s in scores.items()]
+            pd.concat(tables).to_csv(result.folder / PREDICTIONS, index=False)
+    return read_predictions(result.folder)
 
 
 def task_inputs(settings: Settings, clips: Clips, task: Task) -> dict[str, Any]:
-    """What shapes the answers to a task, for keys."""
+    """What shapes the answers to a task beside the encoder's weights, for keys."""
     question = [task.classes, task.train.tolist(), task.train_labels.tolist(), task.test.tolist()]
-    shared = pretraining.training_inputs(settings, clips)
-    return {**shared, "probe": asdict(settings.probe), "task": store.digest(question)}
+    parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "probe")}
+    return {"data": clips.digest, "task": store.digest(question), **parts}

@@ -11,10 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picojepa.architecture import gather_tokens, seeded
-from picojepa.config import MaskConfig, Settings
+from picojepa.architecture import ModelConfig, gather_tokens
+from picojepa.config import Settings
 from picojepa.jepa import JEPA
-from picojepa.masking import Grid, Mask, tube
+from picojepa.machine import seeded
+from picojepa.masking import Grid, Mask, MaskConfig, tube
 
 
 def runs(grid: Grid, config: MaskConfig, batch: int, generator: torch.Generator) -> Mask:
@@ -35,9 +36,8 @@ class DecoderPredictor(nn.Module):
     Source: pico-JEPA's published code; 1 039 488 parameters in the paper's geometry. Book: chapter 3.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        model = settings.model
         layer = nn.TransformerDecoderLayer(
             model.width,
             model.predictor_heads,
@@ -64,7 +64,7 @@ class PublishedJEPA(JEPA):
         self.waiting_momentum: float | None = None
         if self.has("decoder_predictor"):
             with seeded(seed + 1):
-                self.predictor = DecoderPredictor(settings)
+                self.predictor = DecoderPredictor(settings.model)
             self.mask_token = nn.Parameter(torch.zeros(settings.model.width))
 
     def has(self, switch: str) -> bool:

@@ -1,34 +1,146 @@
-"""Results that are computed once, stored under a key of configuration, data and code, and found again.
+"""Where things are kept, and results that are computed once, stored under a key and found again.
 
-The key of a result changes when anything that shaped it changes: the inputs (settings and a digest
-of the data) or the code. Code means the parsed source, without comments and docstrings, of the
-stage's module and of every picojepa module that it imports, directly or not. The modules that make the
-data are left out below other stages: what they made is in the key already, as a digest of every pixel.
+The key of a result is made of its stage, the stage's version and its inputs, all plain values: the same on every
+Python and machine. The version is a number beside the stage's code. It is raised when the stage gives other numbers
+than before; tests/test_golden.py fails where that was forgotten.
 
 Book: chapter 8 prints the cards of all results.
 """
 
-import ast
+import errno
 import hashlib
 import json
-import logging
 import os
-import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
 from filelock import FileLock
 
-from picojepa.config import cache_folder
+ROOT = Path(__file__).resolve().parents[1]
+DATA = ROOT / "data"
+BUNDLED = DATA / "encoder"  # results that come with the book
+CARD, CLOCK = "card.json", "clock.json"
 
-PACKAGE = Path(__file__).resolve().parent
-CARD = "card.json"
-DATA_MODULES = {"data", "standin"}
-log = logging.getLogger(__name__)
+ROOM = "make room, or name another folder in PICOJEPA_CACHE; what is done is kept"
+PLACE = "name a folder that can be written in PICOJEPA_CACHE"
+REMEDIES = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EROFS: PLACE, errno.EACCES: PLACE, errno.EPERM: PLACE}
+
+
+# ---------------------------------------------------------------- places
+
+
+def cache_folder() -> Path:
+    """Where generated videos, decoded clips and results are kept.
+
+    ``PICOJEPA_CACHE``; else ``data/cache`` of the repository, or the user's cache folder for an installed package.
+    """
+    if named := os.environ.get("PICOJEPA_CACHE"):
+        return Path(named).expanduser().resolve()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return DATA / "cache" if DATA.is_dir() else Path(base).expanduser() / "picojepa"
+
+
+def cache_limit() -> float:
+    """Most gigabytes of disk that the decoded clips of one list may take (``PICOJEPA_CACHE_GB``, default 60)."""
+    return float(os.environ.get("PICOJEPA_CACHE_GB") or 60)
+
+
+def data_file(name: str) -> Path:
+    """A file of the repository's folder ``data``.
+
+    Raises:
+        FileNotFoundError: it is not there, as in a package that was installed without the repository.
+    """
+    path = DATA / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; it comes with the repository of the book: work in a clone of it")
+    return path
+
+
+# ---------------------------------------------------------------- files
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """A block, or a decorated function, whose errors of the disk hold the path and the remedy.
+
+    Raises:
+        OSError: a full disk, or one that cannot be written; other errors pass as they are.
+    """
+    try:
+        yield
+    except OSError as error:
+        remedy, said = REMEDIES.get(error.errno or 0), error.strerror or ""
+        if not remedy or remedy in said:
+            raise
+        raise OSError(error.errno, f"{said}; {remedy}", error.filename or str(cache_folder())) from error
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader sees the old or the new content, never a part.
+
+    Raises:
+        OSError: with the path, which the system leaves out for a full disk.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, one entry a line, with sorted keys."""
+    write_atomically(path, json.dumps(value, indent=1, sort_keys=True))
+
+
+def read_json_lines(path: Path) -> list[Any]:
+    """The values of a file with one JSON value a line; a line that was cut off by a kill does not count."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("\n")]
+
+
+def as_json_lines(values: list[Any]) -> str:
+    """Text for `read_json_lines`."""
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+# ---------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A kind of result.
+
+    Attributes:
+        name: ``module.what``.
+        version: of the code that makes it; another version gives other numbers.
+    """
+
+    name: str
+    version: int
+
+
+@dataclass
+class Result:
+    """A result inside the block of `result`.
+
+    Attributes:
+        folder: where it is, or while it is missing, where to write it.
+        missing: whether the block has to make it.
+        facts: what its card should hold beside stage, inputs, seconds and hardware.
+    """
+
+    folder: Path
+    missing: bool
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 def digest(value: Any) -> str:
@@ -36,98 +148,79 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def parsed_source(source: str) -> str:
-    """Python source as its syntax tree in text form, without comments, docstrings and positions."""
-    tree = ast.parse(source)
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
-            and ast.get_docstring(node) is not None
-        ):
-            node.body = node.body[1:] or [ast.Pass()]
-    return ast.dump(tree)
+def name_of(stage: Stage, inputs: Mapping[str, Any]) -> str:
+    """Name of a result's folder: the stage and the key."""
+    return f"{stage.name}-{digest({'stage': stage.name, 'version': stage.version, 'inputs': dict(inputs)})}"
 
 
-def imported_modules(source: str) -> set[str]:
-    """Names of the picojepa modules that a source imports, such as ``{"config", "data"}``."""
-    found = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "picojepa":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("picojepa."):
-            found.add((node.module or "").split(".")[1])
-    return found
+def found(stage: Stage, inputs: Mapping[str, Any]) -> Path | None:
+    """The folder of a finished result, in the cache or among those that come with the book; None: there is none."""
+    name = name_of(stage, inputs)
+    places = (cache_folder() / "results" / name, BUNDLED / name)
+    return next((folder for folder in places if (folder / CARD).is_file()), None)
 
 
-def code_digest(module: str, package: Path = PACKAGE) -> str:
-    """Digest of a module's parsed source and of all picojepa modules below it.
+@contextmanager
+def result(stage: Stage, inputs: Mapping[str, Any]) -> Iterator[Result]:
+    """Find a result, or have it made in the block.
 
-    Args:
-        module: name without package, such as ``"pretraining"``.
-        package: folder with the sources.
-    """
-    waiting, sources = {module}, {}
-    while waiting:
-        name = waiting.pop()
-        source = (package / f"{name}.py").read_text(encoding="utf-8")
-        sources[name] = parsed_source(source)
-        below = imported_modules(source) - sources.keys()
-        waiting |= below if module in DATA_MODULES else below - DATA_MODULES
-    return digest(sources)
+    Use it as in::
 
+        with store.result(STAGE, inputs) as result:
+            if result.missing:
+                ...  # write files into result.folder
+        read_something(result.folder)
 
-def hardware() -> dict[str, Any]:
-    """Processor, accelerator, thread count and versions, for run cards."""
-    return {
-        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file so that a reader sees the old or the new content, never a part."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def result(stage: str, inputs: Mapping[str, Any], make: Callable[[Path], dict[str, Any] | None]) -> Path:
-    """Return the folder of a result; make the result first if it is not stored yet.
+    After an interruption the next block is given the same folder and may go on from what lies there. Of several
+    processes one makes the result while the others wait.
 
     Args:
-        stage: ``"module.what"``; the code of ``module`` and of all it imports enters the key.
-        inputs: everything else that shapes the result, as plain values.
-        make: fills the folder it is given and may return facts for the run card. After an
-            interruption it is called again with the same folder and may go on from what lies there.
+        stage: what it is.
+        inputs: everything that shapes it, as plain values.
 
-    Returns:
-        A finished folder; it holds ``card.json`` with the inputs, date, seconds and hardware.
+    Yields:
+        The result. After the block its folder is the finished one, with ``card.json``.
+
+    Raises:
+        OSError: the disk is full or cannot be written.
     """
-    key = {"stage": stage, "inputs": dict(inputs), "code": code_digest(stage.split(".")[0])}
-    folder = cache_folder() / "results" / f"{stage}-{digest(key)}"
-    if folder.exists():
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if folder.exists():  # another process made it while this one waited
-            return folder
-        partial = folder.with_name(folder.name + ".partial")
-        partial.mkdir(exist_ok=True)
-        log.info("making %s", folder.name)
-        start = time.perf_counter()
-        facts = make(partial) or {}
-        card = {
-            **key,
-            "seconds": round(time.perf_counter() - start, 2),
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            **hardware(),
-            **facts,
-        }
-        write_atomically(partial / CARD, json.dumps(card, indent=1, sort_keys=True))
-        os.replace(partial, folder)
-    return folder
+    if folder := found(stage, inputs):
+        yield Result(folder, missing=False)
+        return
+    folder = cache_folder() / "results" / name_of(stage, inputs)
+    with explained():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{folder}.lock"):
+            if folder.exists():  # another process made it while this one waited
+                yield Result(folder, missing=False)
+                return
+            made = Result(folder.with_name(folder.name + ".partial"), missing=True)
+            made.folder.mkdir(exist_ok=True)
+            before = _start_clock(made.folder)
+            start = time.perf_counter()
+            yield made
+            seconds = round(before + time.perf_counter() - start, 2)
+            write_json(made.folder / CARD, _card(stage, inputs, seconds) | made.facts)
+            (made.folder / CLOCK).unlink()
+            made.folder = made.folder.rename(folder)
+
+
+def _start_clock(folder: Path) -> float:
+    """Seconds that interrupted calls have worked in a folder: each until it wrote there for the last time."""
+    clock, seconds = folder / CLOCK, 0.0
+    if clock.exists():
+        last = json.loads(clock.read_text(encoding="utf-8"))
+        end = max(path.stat().st_mtime for path in folder.iterdir())
+        seconds = last["seconds"] + max(0.0, end - last["start"])
+    write_json(clock, {"seconds": seconds, "start": time.time()})
+    return seconds
+
+
+def _card(stage: Stage, inputs: Mapping[str, Any], seconds: float) -> dict[str, Any]:
+    from picojepa.machine import hardware  # here, so that keys need no PyTorch
+
+    made = {"stage": stage.name, "version": stage.version, "inputs": dict(inputs), "seconds": seconds}
+    return made | {"date": datetime.now(UTC).isoformat(timespec="seconds")} | hardware()
 
 
 def card(folder: Path) -> dict[str, Any]:

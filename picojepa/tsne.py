@@ -18,7 +18,6 @@ def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.nd
         features: one row per point.
         seed: of the random start.
         perplexity: about how many neighbours count; lowered where there are few points.
-
     Source: van der Maaten and Hinton 2008; pico-JEPA figure 3. Book: chapter 7.
     """
     return TSNE(perplexity=min(perplexity, (len(features) - 1) / 3), init="random", random_state=seed).fit_transform(
@@ -53,7 +52,6 @@ def nearest(points: np.ndarray, neighbours: int = 10, apart: np.ndarray | None =
         points: (n, d), features or a map.
         neighbours: how many are asked; the point itself never is.
         apart: (n,), if given, only points that differ from the point in this label are asked.
-
     Book: chapter 7.
     """
     distance = pairwise_distances(np.asarray(points, dtype=np.float64))
@@ -72,7 +70,6 @@ def shares(points: np.ndarray, labels: np.ndarray, neighbours: int = 10, apart: 
         labels: (n,), class or video of each point.
         neighbours: how many are asked (see `nearest`).
         apart: (n,), if given, only points that differ from the point in this label are asked.
-
     Book: chapter 7.
     """
     return (labels[nearest(points, neighbours, apart)] == labels[:, None]).mean(1)
@@ -110,7 +107,6 @@ def purity_gain(
         minus: (n, d), other features of the same points, whose purity is taken off in place of chance.
         draws: how often the classes are dealt.
         seed: of the draws.
-
     Book: chapters 7 and 8.
     """
     found = [nearest(space, apart=videos) for space in (points, minus) if space is not None]

@@ -25,8 +25,8 @@ from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
 from picojepa import store, workers
-from picojepa.clips import Clips
-from picojepa.config import ClipConfig, cache_folder, cache_limit
+from picojepa.clips import ClipConfig
+from picojepa.store import cache_limit
 
 UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on
 READ, UNREADABLE = 1, 2  # marks of progress in done.npy; 0: not tried yet
@@ -36,6 +36,7 @@ HOURS_LIMIT = 12  # of one video
 TIMEOUT = 120.0  # seconds that a worker may take for one video
 BATCH_BYTES = 4_000_000  # of decoded clips that a worker hands over at a time
 FACTS = ("frames", "seconds", "frames_per_second", "width", "height", "codec", "rotation", "padding")
+REPORT = ("path", "status", "reason", *FACTS)  # columns of the data report
 PLAIN = {  # what the decoder says, and what it means
     "The best video stream is unknown": "no moving pictures inside, sound only or neither",
     "Could not seek file to pts=0": "a header without a single frame",
@@ -239,8 +240,9 @@ def decode_all(videos: pd.DataFrame, clip: ClipConfig, content: str, folder: Pat
     centre = _array(folder / "centre.npy", (len(videos), *shape))
     done = _array(folder / "done.npy", (len(videos),))
     log = folder / "report.jsonl"
-    rows = {number: row for number, row in _saved_rows(log).items() if done[number] == READ}
-    store.write_atomically(log, "".join(_line(number, rows[number]) for number in rows))
+    saved = store.read_json_lines(log)  # of an interrupted call
+    rows = {line["number"]: line["row"] for line in saved if done[line["number"]] == READ}
+    store.write_atomically(log, _lines(rows))
     bytes_of_a_video = (1 + clip.clips_per_video) * clip.frames * 3 * clip.size**2
     batch = max(1, min(16, BATCH_BYTES // bytes_of_a_video))
     jobs = []
@@ -266,7 +268,7 @@ def decode_all(videos: pd.DataFrame, clip: ClipConfig, content: str, folder: Pat
                 training.flush()
                 centre.flush()
                 with log.open("a", encoding="utf-8") as file:
-                    file.writelines(_line(i, fresh[i]) for i in fresh)
+                    file.write(_lines(fresh))
                 done[list(fresh)] = [READ if fresh[i]["status"] == "read" else UNREADABLE for i in fresh]
                 done.flush()
                 rows |= fresh
@@ -281,15 +283,8 @@ def decode_all(videos: pd.DataFrame, clip: ClipConfig, content: str, folder: Pat
     return {"videos": len(videos), "skipped": len(bad), "digest": digest}
 
 
-def _line(number: int, row: dict[str, Any]) -> str:
-    return json.dumps({"number": number, "row": row}) + "\n"
-
-
-def _saved_rows(path: Path) -> dict[int, dict[str, Any]]:
-    """Rows of the data report that an interrupted run has left; a torn last line does not count."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
-    return {record["number"]: record["row"] for record in records}
+def _lines(rows: dict[int, dict[str, Any]]) -> str:
+    return store.as_json_lines([{"number": number, "row": row} for number, row in rows.items()])
 
 
 def _check_unreadable(bad: list[dict[str, Any]], videos: int) -> None:
@@ -318,21 +313,3 @@ def _array(path: Path, shape: tuple[int, ...]) -> np.memmap:
                     raise OSError(error.errno, error.strerror, str(path)) from error
         os.replace(new, path)
     return np.lib.format.open_memmap(path, mode="r+")
-
-
-def data_report(clips: Clips | Path) -> pd.DataFrame:
-    """What became of every video of a list.
-
-    Args:
-        clips: decoded clips, or the folder of the result ``data.clips``.
-
-    Returns:
-        One row per video, training first: path, status (``read`` or ``unreadable``), reason, frames, seconds,
-        frames_per_second, width, height (as shown), codec, rotation (degrees, counter-clockwise) and padding (frames
-        of the centre clip that repeat the last one).
-    """
-    if isinstance(clips, Clips):
-        stored = [path.parent for path in (cache_folder() / "results").glob("data.clips-*/report.json")]
-        return data_report(next(folder for folder in stored if store.card(folder).get("digest") == clips.digest))
-    rows = json.loads((clips / "report.json").read_text(encoding="utf-8"))
-    return pd.DataFrame(rows, columns=["path", "status", "reason", *FACTS])

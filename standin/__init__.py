@@ -33,15 +33,26 @@ from PIL import Image, ImageDraw
 from torchcodec.encoders import VideoEncoder
 from tqdm.auto import tqdm
 
-from picojepa import disk, workers
-from picojepa.config import (
-    CLASSES,
-    LABELLED_CLASSES,
-    PAPER_LABELLED,
-    PAPER_PRETRAINING,
-    PAPER_VALIDATION,
-    StandInConfig,
+from picojepa import store as disk
+from picojepa import workers
+from standin.plan import StandInConfig
+
+CLASSES = (
+    "abseiling",
+    "acting_in_play",
+    "adjusting_glasses",
+    "air_drumming",
+    "alligator_wrestling",
+    "answering_questions",
+    "applauding",
+    "applying_cream",
+    "archaeological_excavation",
+    "archery",
 )
+LABELLED_CLASSES = ("abseiling", "adjusting_glasses", "alligator_wrestling", "archaeological_excavation")
+PAPER_PRETRAINING = (957, 749, 590, 892, 610, 548, 667, 559, 661, 970)
+PAPER_LABELLED = (957, 589, 610, 661)
+PAPER_VALIDATION = (48, 48, 48, 50)
 
 VERSION = "1"  # of the generator: another version makes other videos
 

@@ -12,8 +12,9 @@ from torch import distributed
 import standin
 from picojepa import ensemble, pretraining, probing
 from picojepa.clips import Clips
-from picojepa.config import Settings, StandInConfig
+from picojepa.config import Settings
 from picojepa.data import classes
+from standin import StandInConfig
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["picojepa.ensemble"])

@@ -23,17 +23,11 @@ from torchcodec.encoders import VideoEncoder
 
 import standin
 from picojepa import data, ensemble, pretraining, probing
-from picojepa.clips import Clips
-from picojepa.config import (
-    CLASSES,
-    LABELLED_CLASSES,
-    ClipConfig,
-    ModelConfig,
-    ProbeConfig,
-    Settings,
-    StandInConfig,
-    TrainingConfig,
-)
+from picojepa.architecture import ModelConfig
+from picojepa.clips import ClipConfig, Clips
+from picojepa.config import Settings
+from picojepa.fitting import ProbeConfig, TrainingConfig
+from standin import CLASSES, LABELLED_CLASSES, StandInConfig
 
 matplotlib.use("Agg")
 

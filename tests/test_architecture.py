@@ -21,9 +21,9 @@ from picojepa.architecture import (
     patchify,
     sine_cosine_positions,
 )
-from picojepa.config import MaskConfig, settings
-from picojepa.masking import tube
-from picojepa.probing import LinearHead
+from picojepa.config import settings
+from picojepa.heads import LinearHead
+from picojepa.masking import MaskConfig, tube
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from conftest import APPENDICES, CHAPTERS
 
-from picojepa.config import LABELLED_CLASSES
+from standin import LABELLED_CLASSES
 
 
 def outputs(notebook) -> list:

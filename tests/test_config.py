@@ -5,8 +5,13 @@ from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
-from picojepa import config
-from picojepa.config import ClipConfig, MaskConfig, ModelConfig, StandInConfig, TrainingConfig, settings
+from picojepa import config, store
+from picojepa.architecture import ModelConfig
+from picojepa.clips import ClipConfig
+from picojepa.config import settings
+from picojepa.fitting import TrainingConfig
+from picojepa.masking import MaskConfig
+from standin import StandInConfig
 
 
 @pytest.fixture(autouse=True)
@@ -41,9 +46,9 @@ def test_unknown_names_in_the_environment_are_refused(monkeypatch, variable, mes
 
 
 def test_the_environment_moves_the_cache(monkeypatch, tmp_path):
-    assert config.cache_folder() == config.DATA / "cache"
+    assert store.cache_folder() == store.DATA / "cache"
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "elsewhere"))
-    assert config.cache_folder() == tmp_path / "elsewhere"
+    assert store.cache_folder() == tmp_path / "elsewhere"
 
 
 def test_settings_are_frozen_and_fit_into_json(tiny):
@@ -124,7 +129,7 @@ def test_numbers_out_of_range_are_refused(make, message):
 )
 def test_one_number_is_changed_and_nothing_else(text, found):
     base = settings("smoke")
-    changed = config.change(base, text)
+    changed = config.override(base, text)
     assert found(changed)
     assert not found(base)
     here, there = flat(base.as_dict()), flat(changed.as_dict())
@@ -141,9 +146,9 @@ def flat(tree: dict, path: str = "") -> dict:
 
 def test_changes_that_need_each_other_are_made_together():
     """Either alone, and each before the other, would not fit."""
-    changed = config.change(settings("smoke"), "clip.size=60", "model.patch=20", "model.width=30", "model.heads=5")
+    changed = config.override(settings("smoke"), "clip.size=60", "model.patch=20", "model.width=30", "model.heads=5")
     assert (changed.grid, changed.model.width, changed.model.heads) == ((4, 3, 3), 30, 5)
-    assert config.change(settings("smoke")) == settings("smoke")
+    assert config.override(settings("smoke")) == settings("smoke")
 
 
 @pytest.mark.parametrize(
@@ -163,4 +168,4 @@ def test_changes_that_need_each_other_are_made_together():
 )
 def test_changes_that_make_no_sense_are_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        config.change(settings("smoke"), text)
+        config.override(settings("smoke"), text)

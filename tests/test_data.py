@@ -13,7 +13,7 @@ from torchcodec.decoders import VideoDecoder
 import standin
 from picojepa import data
 from picojepa.clips import label_numbers, normalise
-from picojepa.config import CLASSES, LABELLED_CLASSES, StandInConfig
+from standin import CLASSES, LABELLED_CLASSES, StandInConfig
 from tools import bundle_clips
 
 # ---------------------------------------------------------------- lists

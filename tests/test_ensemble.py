@@ -12,10 +12,10 @@ from conftest import ROOT
 
 from picojepa import ensemble, features, store
 from picojepa.architecture import new_encoder
-from picojepa.config import LABELLED_CLASSES
 from picojepa.data import VideoError, quarters
 from picojepa.ensemble import MEMBERS, PARTIALS, TIE_RULES, VOTES
-from picojepa.probing import LinearHead
+from picojepa.heads import LinearHead
+from standin import LABELLED_CLASSES
 
 
 def random_scores(members: int = 4, n: int = 500, classes: int = 4, seed: int = 0) -> np.ndarray:
@@ -243,7 +243,7 @@ def test_a_validation_file_gets_its_stored_answer(pipelines):
 def test_a_file_is_encoded_once(pipelines, monkeypatch):
     pipeline, encoded, encode = pipelines[1], [], ensemble.encode
     monkeypatch.setattr(ensemble, "encode", lambda *a, **k: encoded.append(a) or encode(*a, **k))
-    encoder = new_encoder(pipeline.settings, 0)
+    encoder = new_encoder(pipeline.settings.model, pipeline.settings.grid, 0)
     for path in sorted((ROOT / "data" / "clips").glob("*.mp4"))[:2]:
         found = ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)
         np.testing.assert_allclose(found[list(LABELLED_CLASSES)].sum(axis=1), 1, atol=1e-5)
@@ -253,6 +253,6 @@ def test_a_file_is_encoded_once(pipelines, monkeypatch):
 def test_a_file_that_is_no_video_is_refused(pipelines, tmp_path):
     pipeline, path = pipelines[1], tmp_path / "notes.mp4"
     path.write_text("not a video")
-    encoder = new_encoder(pipeline.settings, 0)
+    encoder = new_encoder(pipeline.settings.model, pipeline.settings.grid, 0)
     with pytest.raises(VideoError, match=f"{path}: not readable as video"):
         ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)

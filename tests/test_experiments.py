@@ -7,9 +7,9 @@ import pytest
 import torch
 from test_jepa import with_training
 
-from evidence import experiments
+from evidence import experiments, records
 from evidence.experiments import EXPERIMENTS, PixelJEPA
-from picojepa import pretraining, results
+from picojepa import checkpoints, pretraining
 from picojepa.config import settings
 from picojepa.jepa import JEPA
 
@@ -24,7 +24,7 @@ def test_an_experiment_changes_one_thing_and_trains(name, tiny, noise, tmp_path,
     assert sum(changes) == (name != "primary")
     run = experiments.pretrained(chosen, clips, experiment.objective)
     assert (run / "encoder.safetensors").is_file()
-    assert np.isfinite(pretraining.read_metrics(run).loss).all()
+    assert np.isfinite(checkpoints.read_metrics(run).loss).all()
 
 
 def test_every_experiment_has_a_key_of_its_own(tiny, noise):
@@ -59,7 +59,7 @@ def test_a_share_of_the_videos_is_noise(noise):
 
 
 def test_committed_cards_are_of_this_code_and_data():
-    cards = [json.loads(path.read_text()) for path in results.CARDS.glob("*-laptop-*.json")]
+    cards = [json.loads(path.read_text()) for path in records.CARDS.glob("*-laptop-*.json")]
     assert len({card["code"] for card in cards}) == 1
     for card in cards:
         experiment = EXPERIMENTS[card["experiment"]]

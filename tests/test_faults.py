@@ -24,7 +24,7 @@ from test_own_videos import few
 import standin
 from picojepa import data, ensemble, pretraining, probing, store
 from picojepa.architecture import new_encoder
-from picojepa.config import StandInConfig
+from standin import StandInConfig
 
 VERY_SHORT = StandInConfig(scale=0.001, validation_scale=0.01, seconds=(0.1, 0.2))  # 120 videos
 FULL = r"No space left on device; make room, or name another folder in PICOJEPA_CACHE; what is done is kept: '{}"
@@ -165,7 +165,7 @@ def question(noise, tmp_path):
     """Settings, clips of two classes, and a run whose encoder was never trained."""
     run = tmp_path / "pretraining.run-0"
     run.mkdir()
-    save_file(new_encoder(TINY, 1).state_dict(), run / "encoder.safetensors")
+    save_file(new_encoder(TINY.model, TINY.grid, 1).state_dict(), run / "encoder.safetensors")
     return TINY, few(noise, {"a": 16, "b": 16}), run
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import other_geometries
 
-from picojepa import features
+from picojepa import features, machine
 from picojepa.architecture import new_encoder
 from picojepa.clips import normalise
 
@@ -78,11 +78,11 @@ def test_without_two_clips_of_two_classes_there_is_no_quick_probe(labels):
 @pytest.mark.parametrize("fast", [True, False])
 def test_bfloat16_only_where_it_is_asked_for_and_fast(monkeypatch, fast):
     monkeypatch.setattr(features, "fast_bfloat16", lambda: fast)
-    where, weight = features.device(), numbers(4, 4).to(features.device())
-    with features.autocast("bfloat16"):
+    where, weight = machine.device(), numbers(4, 4).to(machine.device())
+    with machine.autocast("bfloat16"):
         assert torch.is_autocast_enabled(where.type) is fast
         assert (weight @ weight).dtype is (torch.bfloat16 if fast else torch.float32)
-    with features.autocast("float32"):
+    with machine.autocast("float32"):
         assert not torch.is_autocast_enabled(where.type)
         assert (weight @ weight).dtype is torch.float32
 

@@ -11,7 +11,8 @@ from figures import attention
 
 from picojepa import probing
 from picojepa.architecture import new_encoder
-from picojepa.probing import AttentiveHead, Task
+from picojepa.heads import AttentiveHead
+from picojepa.probing import Task
 
 CLASSES = ("archery", "air_drumming", "with_none")
 
@@ -59,7 +60,7 @@ def test_weights_are_those_of_the_module(head):
 
 def test_heads_trained_again_are_those_of_the_probe(tiny, noise, task, cache, tmp_path):
     settings = replace(tiny, probe=replace(tiny.probe, attentive_epochs=3))
-    encoder = new_encoder(settings, 3)
+    encoder = new_encoder(settings.model, settings.grid, 3)
     heads = attention.trained_heads(settings, noise, tmp_path, task, {"a name": encoder})
     train, test = (probing.encode(encoder, noise.centre[rows], pool=False) for rows in (task.train, task.test))
     wanted = probing.attentive_probe(train, task.train_labels, test, settings, len(CLASSES))
@@ -93,7 +94,9 @@ def test_what_is_told_of_a_clip(head, task):
 
 
 def test_the_figure_holds_all_choices_and_a_text(tiny, noise, task):
-    encoders = {name: new_encoder(tiny, seed) for seed, name in enumerate(("random weights", "pre-trained"))}
+    encoders = {
+        name: new_encoder(tiny.model, tiny.grid, seed) for seed, name in enumerate(("random weights", "pre-trained"))
+    }
     heads = {name: AttentiveHead(tiny.model.width, len(CLASSES), tiny.model.heads).eval() for name in encoders}
     figure = attention.explorer(tiny, noise, task, encoders, heads, np.array([0, 3]))
     data = data_of(figure)

@@ -13,7 +13,7 @@ from figures import masks, plots
 from matplotlib import pyplot as plt
 
 from picojepa import masking
-from picojepa.config import MaskConfig
+from picojepa.masking import MaskConfig
 
 GRID = (4, 6, 5)
 CLIP = np.random.default_rng(0).integers(0, 255, (8, 3, 12, 10), dtype=np.uint8)

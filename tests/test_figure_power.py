@@ -1,10 +1,10 @@
-"""The planner looks up what `ledger.power` computes."""
+"""The planner looks up what `sample_size.power` computes."""
 
 import pytest
 from figures import power
 from test_figure_votes import payload
 
-from evidence import ledger
+from evidence import sample_size
 
 MARKS = {"here": 194, "the paper": 194, "large": 400}
 
@@ -15,8 +15,8 @@ def test_the_figure_holds_the_power_at_every_place():
     assert {194, 400} <= set(data["videos"])
     assert data["videos"] == sorted(set(data["videos"]))
     for lead, told, needed in zip(data["leads"], data["told"], data["needed"], strict=True):
-        assert told == [round(100 * ledger.power(n, lead / 100, 0.12), 1) for n in data["videos"]]
-        assert needed == ledger.videos_needed(lead / 100, 0.12)
+        assert told == [round(100 * sample_size.power(n, lead / 100, 0.12), 1) for n in data["videos"]]
+        assert needed == sample_size.videos_needed(lead / 100, 0.12)
 
 
 def test_marks_of_one_number_share_a_mark_and_the_slider_starts_there():
@@ -26,7 +26,7 @@ def test_marks_of_one_number_share_a_mark_and_the_slider_starts_there():
 
 
 def test_the_picture_says_the_power_in_words():
-    told = 100 * ledger.power(194, 0.05, 0.12)
+    told = 100 * sample_size.power(194, 0.05, 0.12)
     text = power.curves(0.12, MARKS, leads=(5,), most=400).data
     assert f"With 194 videos (here and the paper) a lead of 5 points is told in {told:.0f} % of cases." in text
 

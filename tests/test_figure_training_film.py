@@ -10,7 +10,7 @@ import pytest
 import torch
 from figures import training_film
 
-from picojepa import pretraining, store
+from picojepa import checkpoints, pretraining, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.features import encode
@@ -43,7 +43,7 @@ def test_the_film_shows_the_steps_of_the_whole_run(run, clips, cache, tmp_path):
     whole.mkdir()
     pretraining.pretrain(run, clips, whole)
     folder = training_film.watch(run, clips)
-    filmed, losses = pretraining.read_metrics(folder), pretraining.read_metrics(whole).loss
+    filmed, losses = checkpoints.read_metrics(folder), checkpoints.read_metrics(whole).loss
     assert filmed.step.tolist() == list(range(training_film.LOOKS + 1))
     assert filmed.loss.tolist() == losses[: len(filmed)].tolist()
 
@@ -51,12 +51,12 @@ def test_the_film_shows_the_steps_of_the_whole_run(run, clips, cache, tmp_path):
 def test_features_are_those_before_the_step(run, clips, cache, tmp_path):
     kept = np.load(training_film.watch(run, clips) / "features.npy")
     held_out = clips.centre[7:]
-    untrained = encode(new_encoder(run, run.training.seed), held_out, pool=False).numpy()
+    untrained = encode(new_encoder(run.model, run.grid, run.training.seed), held_out, pool=False).numpy()
     assert (kept[0] == untrained).all()
     assert kept.shape == (training_film.LOOKS + 1, *untrained.shape)
 
     def stop(folder):
-        if pretraining.read_metrics(folder).step.iloc[-1] == 4:
+        if checkpoints.read_metrics(folder).step.iloc[-1] == 4:
             raise KeyboardInterrupt
 
     often = replace(run, training=replace(run.training, watch_every=1, checkpoint_every=1))
@@ -64,7 +64,7 @@ def test_features_are_those_before_the_step(run, clips, cache, tmp_path):
         pretraining.pretrain(often, clips, tmp_path, stop)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert state["step"] == 4
-    encoder = new_encoder(run, 5)
+    encoder = new_encoder(run.model, run.grid, 5)
     own = {name[len("encoder.") :]: w for name, w in state["model"].items() if name.startswith("encoder.")}
     encoder.load_state_dict(own)
     assert (kept[4] == encode(encoder, held_out, pool=False).numpy()).all()

@@ -18,8 +18,9 @@ from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from picojepa import config, lists, masking, pretraining, videos
-from picojepa.config import ClipConfig, MaskConfig
+from picojepa import config, fitting, lists, masking, videos
+from picojepa.clips import ClipConfig
+from picojepa.masking import MaskConfig
 from tools import fuzz_videos
 
 MUTANTS = 2000
@@ -200,7 +201,7 @@ def test_a_configuration_is_valid_or_refused(provoked):
     @given(st.lists(changes | st.text(), min_size=1, max_size=3))
     def holds(texts):
         try:
-            found = config.change(TINY, *texts)
+            found = config.override(TINY, *texts)
         except ValueError as error:
             seen[False] += 1
             assert str(error)  # noqa: PT017
@@ -258,7 +259,7 @@ def test_every_video_comes_once_an_epoch(videos_, batch, seed, epochs, provoked)
     batch = min(batch, videos_)
     config = replace(TINY.training, batch=batch, seed=seed, clips=videos_ * epochs)
     steps = -(-videos_ * epochs // batch)
-    drawn = [pretraining.batch_numbers(step, videos_, config) for step in range(steps)]
+    drawn = [fitting.batch_numbers(step, videos_, config) for step in range(steps)]
     numbers, of_epoch = (np.concatenate(part) for part in zip(*drawn, strict=True))
     for epoch in range(epochs):
         ours = numbers[of_epoch == epoch]

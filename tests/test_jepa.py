@@ -7,11 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from picojepa.architecture import gather_tokens, new_encoder, seeded
-from picojepa.config import MaskConfig, Settings
-from picojepa.jepa import JEPA, decay_groups
-from picojepa.masking import Mask, draw
-from picojepa.pretraining import make_optimizer, set_schedules
+from picojepa.architecture import gather_tokens, new_encoder
+from picojepa.config import Settings
+from picojepa.fitting import decay_groups, make_optimizer, set_schedules
+from picojepa.jepa import JEPA
+from picojepa.machine import seeded
+from picojepa.masking import Mask, MaskConfig, draw
 
 
 def some_clips(batch: int = 4) -> torch.Tensor:
@@ -203,7 +204,7 @@ def test_target_and_context_encoder_start_equal_and_do_not_share(tiny):
     model = JEPA(tiny, 0)
     pairs = list(zip(model.encoder.parameters(), model.target_encoder.parameters(), strict=True))
     assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in pairs)
-    again, other = new_encoder(tiny, 0), new_encoder(tiny, 1)
+    again, other = new_encoder(tiny.model, tiny.grid, 0), new_encoder(tiny.model, tiny.grid, 1)
     assert torch.equal(again.embed.weight, model.encoder.embed.weight)
     assert not torch.equal(other.embed.weight, model.encoder.embed.weight)
 

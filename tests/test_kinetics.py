@@ -24,7 +24,7 @@ import pytest
 from conftest import ROOT, fill
 
 from picojepa import data
-from picojepa.config import CLASSES, LABELLED_CLASSES
+from standin import CLASSES, LABELLED_CLASSES
 from tools import kinetics, kinetics_fetch
 
 VIDEOS = [path.read_bytes() for path in sorted((ROOT / "data" / "clips").glob("*.mp4"))]

@@ -6,14 +6,14 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from evidence import ledger
+from evidence import ledger, records, sample_size
 from evidence.experiments import EXPERIMENTS
 from evidence.studies import all_studies
-from picojepa import results
-from picojepa.config import DATA
+from picojepa import stats
+from picojepa.store import DATA
 
 CLAIMS = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
 
@@ -55,7 +55,7 @@ def test_the_effect_of_one_experiment_is_a_paired_t_test(tmp_path):
     write_cards(tmp_path, "primary", ours)
     write_cards(tmp_path, "F1", changed)
     row = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
-    wanted = stats.ttest_rel(ours, changed)
+    wanted = scipy.stats.ttest_rel(ours, changed)
     interval = wanted.confidence_interval()
     assert row["mean"] == pytest.approx(np.mean(np.subtract(ours, changed)))
     assert (row.low, row.high, row.p) == pytest.approx((interval.low, interval.high, wanted.pvalue))
@@ -77,13 +77,13 @@ def test_noise_is_learned_from_all_experiments(tmp_path):
 def test_collapsed_runs_do_not_shrink_the_noise_of_others(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30, 45, 49])
-    noise = stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
+    noise = scipy.stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
     alone = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
     write_cards(tmp_path, "V2-no-stop", [10, 10, 10], spread=(1.0, 0.5, 0.01))
     both = ledger.effects(ledger.accuracies(tmp_path))
     assert tuple(both.loc["F1"]) == pytest.approx(tuple(alone))
     assert both.loc["V2-no-stop", "mean"] == pytest.approx(40)
-    wanted = stats.t.interval(0.95, 2, loc=40, scale=noise * np.sqrt(2 / 3))
+    wanted = scipy.stats.t.interval(0.95, 2, loc=40, scale=noise * np.sqrt(2 / 3))
     assert tuple(both.loc["V2-no-stop", ["low", "high"]]) == pytest.approx(wanted)
 
 
@@ -114,22 +114,22 @@ def test_power_is_what_counting_every_outcome_gives(n, lead, disagree):
     wanted = 0.0
     for outcome in product((1, -1, 0), repeat=n):
         signs = np.array(outcome)
-        if results.mcnemar(signs == 1, signs == -1)[2] < ledger.LEVEL:
+        if stats.mcnemar(signs == 1, signs == -1)[2] < stats.LEVEL:
             wanted += float(np.prod([chances[sign] for sign in outcome]))
-    assert ledger.power(n, lead, disagree) == pytest.approx(wanted, abs=1e-12)
+    assert sample_size.power(n, lead, disagree) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_enough_videos_are_enough_and_fewer_are_not():
-    needed = ledger.videos_needed(0.05, 0.2)
-    assert ledger.power(needed, 0.05, 0.2) >= 0.8 > ledger.power(int(0.93 * needed), 0.05, 0.2)
-    assert needed < ledger.videos_needed(0.02, 0.2)
+    needed = sample_size.videos_needed(0.05, 0.2)
+    assert sample_size.power(needed, 0.05, 0.2) >= 0.8 > sample_size.power(int(0.93 * needed), 0.05, 0.2)
+    assert needed < sample_size.videos_needed(0.02, 0.2)
     with pytest.raises(ValueError, match="more than 1024"):
-        ledger.videos_needed(0.001, 0.2, most=1024)
+        sample_size.videos_needed(0.001, 0.2, most=1024)
 
 
 def test_holm_multiplies_the_smallest_by_the_size_of_the_family():
-    assert ledger.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert ledger.holm([]) == []
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([]) == []
 
 
 # ---------------------------------------------------------------- the ledger
@@ -137,7 +137,7 @@ def test_holm_multiplies_the_smallest_by_the_size_of_the_family():
 
 def live():
     """A row for each claim that chapter 8 tests itself."""
-    row = results.claim("", "", "a difference", (1.0, 0.5, 1.5), "9 videos")
+    row = ledger.claim("", "", "a difference", (1.0, 0.5, 1.5), "9 videos")
     return dict.fromkeys(CLAIMS.index[CLAIMS.evidence == "live"], row)
 
 
@@ -173,18 +173,18 @@ def test_a_closed_gate_was_not_run_and_says_why(tmp_path):
     assert row["verdict"] == "not run"
     assert row["p"] is None
     assert row["points (95 %)"] == "", "the points are of another claim"
-    assert row["tested here as"].count(results.in_words(results.seed_interval(np.array([20.0, 21.0, 22.0])))) == 1
+    assert row["tested here as"].count(ledger.in_words(stats.seed_interval(np.array([20.0, 21.0, 22.0])))) == 1
 
 
 @pytest.mark.parametrize(("low", "p", "word"), [(0.5, 0.04, 1), (0.5, 0.06, 0), (-0.5, 0.04, 0), (0.5, None, 1)])
 def test_a_word_needs_the_interval_and_the_p_value(low, p, word):
-    row = results.claim("", "", "a difference", (1.0, low, 1.5), "9 videos")
+    row = ledger.claim("", "", "a difference", (1.0, low, 1.5), "9 videos")
     assert ledger.held_back(row, p)["verdict"] == ["cannot be told here", "supported"][word]
     assert ledger.held_back(row, p)["p"] == p
 
 
 def test_an_interval_and_a_test_that_differ_are_no_verdict_without_correction_either(tmp_path):
-    row = results.claim("", "", "a difference", (-5.7, -11.3, -0.5), "194 videos")
+    row = ledger.claim("", "", "a difference", (-5.7, -11.3, -0.5), "194 videos")
     table = ledger.ledger(live() | {"P1": {**row, "p": 0.06}, "P6": {**row, "p": 0.04}}, tmp_path, tmp_path)
     assert table.alone[["P1", "P6"]].tolist() == ["cannot be told here", "not supported"]
     assert table.verdict["P6"] == "cannot be told here", "two claims in the family: p is doubled"
@@ -228,7 +228,7 @@ def test_every_experiment_and_study_named_exists_and_every_claim_is_listed():
 
 
 def test_committed_studies_of_committees_are_whole():
-    for path in sorted(ledger.STUDIES.glob("committees-laptop-*.json")):
+    for path in sorted(records.STUDIES.glob("committees-laptop-*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         assert len(card["labels"]["large"]) == 4 * 1000
         assert {len(sheet["large"]) for sheet in card["sheets"].values()} == {4000}

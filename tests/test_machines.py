@@ -17,7 +17,7 @@ from conftest import ROOT
 from safetensors.torch import load_file
 from test_jepa import with_training
 
-from picojepa import pretraining, store
+from picojepa import checkpoints, pretraining, store
 from picojepa.config import PROFILES, RECIPES, as_published
 
 STEPS, CHECKPOINT_EVERY = 200, 5
@@ -142,7 +142,7 @@ def test_two_processes_are_killed_and_go_on(tiny, noise, tmp_path_factory, recip
     found = Path(Pair(killed, settings, noise).answer())
     for part in ("encoder.safetensors", "predictor.safetensors"):
         assert (found / part).read_bytes() == (wanted / part).read_bytes()
-    assert pretraining.read_metrics(found).step.tolist() == list(range(40))
+    assert checkpoints.read_metrics(found).step.tolist() == list(range(40))
     card = (found / "card.json").read_bytes()
     assert Pair(killed, settings, noise).answer() == str(found), "a second call finds the result"
     assert (found / "card.json").read_bytes() == card
@@ -185,7 +185,7 @@ def test_torchrun_with_two_processes_gives_the_weights_of_one(pipelines, tmp_pat
     ours, alone = weights(folder), weights(pipeline.run)
     for name, value in alone.items():
         torch.testing.assert_close(ours[name], value, rtol=0, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")
-    metrics, wanted = (pretraining.read_metrics(f) for f in (folder, pipeline.run))
+    metrics, wanted = (checkpoints.read_metrics(f) for f in (folder, pipeline.run))
     assert list(metrics) == list(wanted)
     told = ["step", "clips", "loss", "similarity", "gradient_norm", "learning_rate", "ema", "spread", "effective_rank"]
     np.testing.assert_allclose(metrics[told], wanted[told], rtol=1e-3)

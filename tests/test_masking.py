@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from picojepa import masking
-from picojepa.config import MaskConfig
+from picojepa.masking import MaskConfig
 
 GRID = (4, 6, 5)  # no two equal, so that a mixed-up order shows
 PAPER = (4, 14, 14)

@@ -18,7 +18,7 @@ import torch
 from conftest import ROOT
 
 from picojepa import videos
-from picojepa.config import ClipConfig
+from picojepa.clips import ClipConfig
 from picojepa.videos import VideoError
 
 REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")

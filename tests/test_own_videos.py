@@ -10,12 +10,13 @@ import pandas as pd
 import pytest
 import torch
 from conftest import as_clips
-from figures import plots
+from figures import duplicates, plots
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchcodec.encoders import VideoEncoder
 
-from picojepa import data, ensemble, lists, pretraining, probing, results
+from evidence import ledger
+from picojepa import data, ensemble, lists, pretraining, probing, results, stats
 
 RATHER = settings(max_examples=60, deadline=None)
 
@@ -277,12 +278,12 @@ def test_every_class_has_a_style_of_its_own():
 
 
 def test_of_fewer_than_five_videos_nothing_is_said():
-    mean, low, high = results.bootstrap_interval(np.array([10.0, 12.0, 11.0, 9.0]))
-    assert (mean, results.verdict(low, high)) == (10.5, "cannot be told here")
-    assert results.in_words((mean, low, high)) == "+10.5 (too few for an interval)"
-    assert results.claim("a", "b", "c", (mean, low, high), "4 videos")["verdict"] == "cannot be told here"
-    assert results.in_words((1, -2, 4), " points") == "+1.0 points (-2.0 to +4.0)"
-    assert results.half_interval(194) == "43 to 57"
+    mean, low, high = stats.bootstrap_interval(np.array([10.0, 12.0, 11.0, 9.0]))
+    assert (mean, ledger.verdict(low, high)) == (10.5, "cannot be told here")
+    assert ledger.in_words((mean, low, high)) == "+10.5 (too few for an interval)"
+    assert ledger.claim("a", "b", "c", (mean, low, high), "4 videos")["verdict"] == "cannot be told here"
+    assert ledger.in_words((1, -2, 4), " points") == "+1.0 points (-2.0 to +4.0)"
+    assert ledger.half_interval(194) == "43 to 57"
 
 
 def few(noise, sizes: dict[str, int]):
@@ -332,13 +333,13 @@ def test_a_new_encoding_of_a_training_video_is_found(noise):
     rng = np.random.default_rng(1)
     centre = rng.integers(0, 256, (10, 8, 3, 4, 4), dtype=np.uint8).repeat(8, axis=-2).repeat(8, axis=-1)
     apart = replace(clips, centre=centre)
-    assert data.near_duplicates(apart).empty
+    assert duplicates.near_duplicates(apart).empty
     copy = centre.copy()
     copy[9] = np.clip(centre[2].astype(int) + rng.integers(-6, 7, centre[2].shape), 0, 255)
-    found = data.near_duplicates(replace(clips, centre=copy))
-    assert [found.training[0], found.validation[0]] == [lists.short_name(p) for p in clips.videos.path[[2, 9]]]
+    found = duplicates.near_duplicates(replace(clips, centre=copy))
+    assert [found.training[0], found.validation[0]] == [plots.short_name(p) for p in clips.videos.path[[2, 9]]]
     assert len(found) == 1
-    assert found.bits[0] <= lists.ALIKE
+    assert found.bits[0] <= duplicates.ALIKE
 
 
 # ---------------------------------------------------------------- the least list

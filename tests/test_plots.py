@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torchcodec.decoders import VideoDecoder
 
 from picojepa import masking
-from picojepa.config import CLASSES, LABELLED_CLASSES
+from standin import CLASSES, LABELLED_CLASSES
 
 
 @pytest.fixture(autouse=True)

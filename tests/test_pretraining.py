@@ -14,11 +14,11 @@ from conftest import as_clips, other_geometries
 from test_jepa import moved, slow_step, some_clips, some_masks, with_training
 from torch import nn
 
-from picojepa import features, pretraining, store
+from picojepa import checkpoints, features, fitting, pretraining, store
 from picojepa.clips import crop, crop_boxes, normalise
-from picojepa.config import MaskConfig, TrainingConfig
+from picojepa.fitting import TrainingConfig
 from picojepa.jepa import JEPA
-from picojepa.masking import draw
+from picojepa.masking import MaskConfig, draw
 
 # ---------------------------------------------------------------- a run against its definition
 
@@ -38,7 +38,7 @@ def slow_run(settings, clips):
     warmup = round(config.warmup * config.steps)
     rows = []
     for step in range(config.steps):
-        videos, epochs = pretraining.batch_numbers(step, len(clips), config)
+        videos, epochs = fitting.batch_numbers(step, len(clips), config)
         batch = torch.stack([torch.from_numpy(clips[v, e % 2]) for v, e in zip(videos, epochs, strict=True)])
         masks = draw(
             config.mask, settings.grid, config.batch, torch.Generator().manual_seed(step + 1_000_003 * config.seed)
@@ -84,7 +84,7 @@ def test_a_run_is_that_of_a_slow_reference(double, tiny, noise, tmp_path, change
     settings, clips = replace(tiny, training=replace(training, **changes)), as_clips(noise.training[:5])
     model = pretraining.pretrain(settings, clips, tmp_path)
     wanted, rows = slow_run(settings, clips.training)
-    metrics = pretraining.read_metrics(tmp_path)
+    metrics = checkpoints.read_metrics(tmp_path)
     np.testing.assert_allclose(metrics[COLUMNS], rows, rtol=1e-6)
     if changes:
         assert (metrics.gradient_norm > 0.05).all()
@@ -97,7 +97,7 @@ def test_a_step_returns_what_it_did(tiny):
     loss, similarity = model(clips, masks)
     loss.backward()
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in model.parameters() if p.grad is not None))
-    optimizer = pretraining.make_optimizer(model.parameter_groups(), tiny.training)
+    optimizer = fitting.make_optimizer(model.parameter_groups(), tiny.training)
     facts = pretraining.training_step(model, optimizer, clips, masks, 1e9, "float32")
     assert facts == pytest.approx({"loss": loss.item(), "similarity": similarity.item(), "gradient_norm": norm}, 1e-5)
 
@@ -126,39 +126,39 @@ def test_bfloat16_is_close_and_float32_is_not_touched(tiny, noise, tmp_path, mon
 
 def test_learning_rate_warms_up_and_falls():
     config = TrainingConfig(clips=1000, batch=10, learning_rate=2.0, final_learning_rate=0.5, warmup=0.2)
-    rates = [pretraining.learning_rate(step, config) for step in range(100)]
+    rates = [fitting.learning_rate(step, config) for step in range(100)]
     assert rates[:20] == pytest.approx([2.0 * (s + 1) / 20 for s in range(20)])
     assert rates[20:] == pytest.approx([1.25 + 0.75 * math.cos(math.pi * s / 80) for s in range(80)])
 
 
 def test_cosine_goes_half_way_and_no_further():
-    assert [pretraining.cosine(x, 1.0, 3.0) for x in (0, 0.5, 1, 2)] == pytest.approx([1, 2, 3, 3])
+    assert [fitting.cosine(x, 1.0, 3.0) for x in (0, 0.5, 1, 2)] == pytest.approx([1, 2, 3, 3])
 
 
 def test_gradients_may_be_clipped_after_the_warm_up_only():
     config = TrainingConfig(clips=1000, batch=10, warmup=0.2, gradient_clip=0.7)
-    assert {pretraining.gradient_limit(step, config) for step in range(100)} == {0.7}
+    assert {fitting.gradient_limit(step, config) for step in range(100)} == {0.7}
     config = replace(config, clip_warmup=False)
-    assert [pretraining.gradient_limit(step, config) for step in (0, 19, 20, 99)] == [math.inf, math.inf, 0.7, 0.7]
+    assert [fitting.gradient_limit(step, config) for step in (0, 19, 20, 99)] == [math.inf, math.inf, 0.7, 0.7]
 
 
 @pytest.mark.parametrize("batch", [3, 4, 25])
 def test_every_epoch_shows_every_video_once(batch):
     config = TrainingConfig(clips=10 * 4 * batch, batch=batch)
-    drawn = [pretraining.batch_numbers(step, 10, config) for step in range(40)]
+    drawn = [fitting.batch_numbers(step, 10, config) for step in range(40)]
     videos, epochs = (np.concatenate(part) for part in zip(*drawn, strict=True))
     assert epochs.tolist() == [place // 10 for place in range(40 * batch)]
     orders = [tuple(videos[epochs == epoch].tolist()) for epoch in range(40 * batch // 10)]
     assert all(sorted(order) == list(range(10)) for order in orders)
     assert len(set(orders)) > 0.9 * len(orders), "every epoch is shuffled anew"
-    other = pretraining.batch_numbers(0, 10, replace(config, seed=1))[0]
+    other = fitting.batch_numbers(0, 10, replace(config, seed=1))[0]
     assert other.tolist() != drawn[0][0].tolist()
 
 
 def test_a_batch_holds_the_clip_of_its_epoch(noise):
     config = TrainingConfig(clips=40, batch=8)
     for step in range(5):
-        videos, epochs = pretraining.batch_numbers(step, 10, config)
+        videos, epochs = fitting.batch_numbers(step, 10, config)
         batch = pretraining.training_batch(step, noise.training, config)
         assert batch.shape == (8, 3, 8, 32, 32)
         for clip, video, epoch in zip(batch, videos, epochs, strict=True):
@@ -168,7 +168,7 @@ def test_a_batch_holds_the_clip_of_its_epoch(noise):
 
 def test_a_step_has_a_seed_of_its_own():
     config = TrainingConfig()
-    seeds = {pretraining.step_seed(step, replace(config, seed=seed)) for step in range(200) for seed in range(5)}
+    seeds = {fitting.step_seed(step, replace(config, seed=seed)) for step in range(200) for seed in range(5)}
     assert len(seeds) == 1000
 
 
@@ -181,7 +181,7 @@ def test_crops_are_drawn_anew_every_step_and_can_be_drawn_again(noise):
     still = as_clips(noise.training[:1, :1])  # one clip only, so that nothing but the crop differs
     first, second = (pretraining.training_batch(step, still.training, config) for step in (0, 1))
     assert not torch.allclose(first, second, atol=0.1)
-    boxes = crop_boxes(8, (0.3, 1.0), torch.Generator().manual_seed(~pretraining.step_seed(0, config)))
+    boxes = crop_boxes(8, (0.3, 1.0), torch.Generator().manual_seed(~fitting.step_seed(0, config)))
     assert torch.equal(pretraining.training_batch(0, noise.training, config), crop(whole, boxes))
 
 
@@ -217,8 +217,8 @@ def test_prefetching_keeps_the_order_and_is_one_step_ahead():
 def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
     seen = []
     settings = with_training(tiny, clips=112, log_every=2, watch_every=4)
-    model = pretraining.pretrain(settings, noise, tmp_path, lambda f: seen.append(len(pretraining.read_metrics(f))))
-    metrics = pretraining.read_metrics(tmp_path)
+    model = pretraining.pretrain(settings, noise, tmp_path, lambda f: seen.append(len(checkpoints.read_metrics(f))))
+    metrics = checkpoints.read_metrics(tmp_path)
     assert metrics.step.tolist() == [0, 2, 4, 6]
     assert metrics.clips.tolist() == [16, 48, 80, 112]
     assert metrics.spread.notna().tolist() == [True, False, True, True]
@@ -243,11 +243,11 @@ def test_waiting_for_data_is_told_from_training(tiny, noise, tmp_path, monkeypat
         return result
 
     config = replace(tiny.training, clips=96, log_every=2, watch_every=2)
-    recorder = pretraining.Recorder(tmp_path, 0, noise, config, lambda folder: passes(100))
+    recorder = checkpoints.Recorder(tmp_path, 0, noise, config, lambda folder: passes(100))
     for step in recorder.watching(passes(3, step) for step in range(6)):
         passes(1)
         recorder.record(step, JEPA(tiny, 0), {"loss": 1.0})
-    metrics = pretraining.read_metrics(tmp_path)
+    metrics = checkpoints.read_metrics(tmp_path)
     assert metrics.step.tolist() == [0, 2, 4, 5]
     assert metrics.waiting.tolist() == pytest.approx([0.75] * 4)
     assert metrics.clips_per_second.tolist() == pytest.approx([16 / 4] * 4)
@@ -259,21 +259,21 @@ def test_only_training_videos_are_watched(tiny, noise, tmp_path):
     more = replace(noise, centre=np.concatenate([noise.centre, 255 - noise.centre]), videos=videos)
     run(tiny, noise, tmp_path / "a")
     run(tiny, more, tmp_path / "b")
-    a, b = (pretraining.read_metrics(tmp_path / x)[["spread", "effective_rank", "quick_probe"]] for x in "ab")
+    a, b = (checkpoints.read_metrics(tmp_path / x)[["spread", "effective_rank", "quick_probe"]] for x in "ab")
     np.testing.assert_array_equal(a, b)
 
 
 def test_one_clip_per_class_gives_no_quick_probe(tiny, noise, tmp_path):
     clips = as_clips(noise.training[:2])
     pretraining.pretrain(with_training(tiny, clips=32), clips, tmp_path)
-    assert pretraining.read_metrics(tmp_path).quick_probe.isna().all()
+    assert checkpoints.read_metrics(tmp_path).quick_probe.isna().all()
 
 
 def test_a_torn_line_is_no_row(tmp_path, provoked):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "loss": 1.0}\n{"step": 1, "lo')
-    assert pretraining.read_metrics(tmp_path).step.tolist() == [0]
+    assert checkpoints.read_metrics(tmp_path).step.tolist() == [0]
     (tmp_path / "metrics.jsonl").write_text("")
-    assert len(pretraining.read_metrics(tmp_path)) == 0
+    assert len(checkpoints.read_metrics(tmp_path)) == 0
     provoked("a line that is torn off", "training")
 
 
@@ -284,7 +284,7 @@ def run(settings, clips, folder):
     """Losses of all steps and the final weights."""
     folder.mkdir(exist_ok=True)
     model = pretraining.pretrain(settings, clips, folder)
-    return pretraining.read_metrics(folder).loss.tolist(), model.state_dict()
+    return checkpoints.read_metrics(folder).loss.tolist(), model.state_dict()
 
 
 def same_bits(a: dict, b: dict) -> bool:
@@ -307,14 +307,14 @@ GOLDEN = [0.81363, 0.75203, 0.73090]
 
 def interrupt_after(patch, step, error=KeyboardInterrupt):
     """The plug is pulled when the row of a step has been written."""
-    record = pretraining.Recorder.record
+    record = checkpoints.Recorder.record
 
     def pull_the_plug(self, now, *rest):
         record(self, now, *rest)
         if now == step:
             raise error
 
-    patch.setattr(pretraining.Recorder, "record", pull_the_plug)
+    patch.setattr(checkpoints.Recorder, "record", pull_the_plug)
 
 
 @pytest.mark.parametrize("after", [3, 12, 17])  # before the first checkpoint, between two, after the last
@@ -410,7 +410,7 @@ def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, c
 def test_a_stored_run_keeps_the_encoder_that_was_watched(pipelines):
     pipeline = pipelines[1]
     encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
-    last = pretraining.read_metrics(pipeline.run).iloc[-1]
+    last = checkpoints.read_metrics(pipeline.run).iloc[-1]
     watched = pipeline.clips.centre[: len(pipeline.clips.training)]
     wanted = features.spread_and_rank(features.encode(encoder, watched))
     assert (last.spread, last.effective_rank) == pytest.approx(wanted, rel=1e-5)
@@ -489,7 +489,7 @@ def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(
     message = str(error.value)
     assert message.startswith("step 7: loss nan" if what == "loss" else "step 7: loss 0.")
     assert f"the last good checkpoint is in {tmp_path}; lower training.learning_rate" in message
-    videos, _ = pretraining.batch_numbers(7, 10, tiny.training)
+    videos, _ = fitting.batch_numbers(7, 10, tiny.training)
     assert message.endswith(": " + ", ".join(f"/videos/{number}.mp4" for number in videos))
     model, before = models[-1]
     assert same_bits(model.state_dict(), before), "the bad step changed a weight"

@@ -15,7 +15,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from picojepa import probing, results, store
-from picojepa.config import CLASSES, LABELLED_CLASSES, ProbeConfig
+from picojepa.fitting import ProbeConfig
+from standin import CLASSES, LABELLED_CLASSES
 
 CLASS_COUNT, PER_CLASS, WIDTH = 4, 100, 12
 FREE = ProbeConfig(epochs=10, attentive_epochs=10, attentive_learning_rate=1e-2, batch=16)
@@ -233,11 +234,7 @@ def test_a_class_without_training_videos_is_refused(pipelines):
         probing.make_task(fewer, CLASSES)
 
 
-TABLES = {
-    "probes": (6 * 50, 10),
-    "probes_of_four": (6 * 20, 4),
-    "baselines": (2 * 50, 10),
-}
+TABLES = {"probes": (6 * 50, 10), "probes_of_four": (6 * 20, 4), "baselines": (2 * 50, 10)}
 
 
 @pytest.mark.parametrize("name", TABLES)

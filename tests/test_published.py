@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from test_jepa import moved, some_clips, some_masks, with_training
 from torch import nn
 
-from picojepa import config, ensemble, pretraining
-from picojepa.architecture import gather_tokens, parameter_count, seeded
-from picojepa.config import SWITCHES, MaskConfig, as_published
+from picojepa import config, ensemble, fitting, pretraining
+from picojepa.architecture import gather_tokens, parameter_count
+from picojepa.config import SWITCHES, as_published
 from picojepa.jepa import JEPA
-from picojepa.masking import tube
+from picojepa.machine import seeded
+from picojepa.masking import MaskConfig, tube
 from picojepa.published import DecoderPredictor, PublishedJEPA, runs
 
 GRID = (4, 4, 4)
@@ -85,12 +86,7 @@ def test_with_every_switch_off_it_is_the_other_recipe_bit_by_bit(tiny, noise, tm
     assert differ(a, b) == set()
 
 
-IN_CONFIG = {
-    "dropout": {"model"},
-    "constant_ema": {"training"},
-    "schedules": {"training"},
-    "noisy_probe": {"probe"},
-}
+IN_CONFIG = {"dropout": {"model"}, "constant_ema": {"training"}, "schedules": {"training"}, "noisy_probe": {"probe"}}
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
@@ -180,7 +176,7 @@ def test_a_hidden_pixel_reaches_the_context_only_with_encode_hidden(tiny, switch
 def test_the_idle_mask_token_stays_and_its_gradient_grows(tiny, decoder):
     """While in warm-up nothing cuts the gradient: it is the sum of the steps' gradients, and part of their norm."""
     model = PublishedJEPA(switched(tiny, "idle_mask_token", *decoder), 0).train()
-    optimizer = pretraining.make_optimizer(model.parameter_groups(), tiny.training)
+    optimizer = fitting.make_optimizer(model.parameter_groups(), tiny.training)
     token = model.idle_parameter
     total = torch.zeros_like(token)
     for seed in range(3):
@@ -228,7 +224,7 @@ def test_an_early_ema_is_late_by_one_step(tiny, noise, tmp_path):
     plain = last_state(tiny, noise, tmp_path / "plain")
     found = last_state(switched(tiny, "early_ema"), noise, tmp_path / "found")
     assert differ(plain, found) == {"target_encoder"}
-    momentum = pretraining.cosine(19 / 20, *tiny.training.ema)
+    momentum = fitting.cosine(19 / 20, *tiny.training.ema)
     model = JEPA(tiny, 0)
     model.load_state_dict(found)
     model.follow(momentum)

@@ -6,15 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+import scipy.stats
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
 import standin
-from picojepa import results, store
+from evidence import ledger, records
+from picojepa import results, stats, store
 from picojepa.clips import Clips
-from picojepa.config import LABELLED_CLASSES, PAPER_VALIDATION, StandInConfig, settings
+from picojepa.config import PAPER_VALIDATION, settings
 from picojepa.ensemble import MEMBERS
+from standin import LABELLED_CLASSES, StandInConfig
 
 # ---------------------------------------------------------------- the paper's numbers
 
@@ -59,7 +61,7 @@ def test_a_net_difference_of_one_video_is_never_significant(disagree):
     b = a.copy()
     a[: disagree // 2] = True
     b[disagree // 2 : disagree] = True
-    only_a, only_b, p = results.mcnemar(a, b)
+    only_a, only_b, p = stats.mcnemar(a, b)
     assert (only_b - only_a, p) == (1, 1.0)
 
 
@@ -80,16 +82,16 @@ def test_table_1_of_the_paper():
 @pytest.mark.parametrize(("k", "n"), [(111, 194), (112, 194), (0, 48), (50, 50), (1, 3)])
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_wilson_is_statsmodels_and_the_closed_form(k, n, level):
-    found = results.wilson(k, n, level)
+    found = stats.wilson(k, n, level)
     assert found == pytest.approx(proportion_confint(k, n, 1 - level, method="wilson"), abs=1e-9)
-    z, p = stats.norm.ppf((1 + level) / 2), k / n
+    z, p = scipy.stats.norm.ppf((1 + level) / 2), k / n
     half = z / (1 + z * z / n) * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     middle = (p + z * z / (2 * n)) / (1 + z * z / n)
     assert found == pytest.approx((middle - half, middle + half), abs=1e-9)
 
 
 def test_the_papers_interval_is_about_50_to_64_percent():
-    assert [100 * end for end in results.wilson(111, 194)] == pytest.approx([50, 64], abs=0.5)
+    assert [100 * end for end in stats.wilson(111, 194)] == pytest.approx([50, 64], abs=0.5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -97,20 +99,20 @@ def test_mcnemar_is_statsmodels(seed):
     rng = np.random.default_rng(seed)
     a, b = rng.random(60) < 0.8, rng.random(60) < 0.5
     table = [[(a & b).sum(), (a & ~b).sum()], [(~a & b).sum(), (~a & ~b).sum()]]
-    only_a, only_b, p = results.mcnemar(a, b)
+    only_a, only_b, p = stats.mcnemar(a, b)
     assert (only_a, only_b) == (table[0][1], table[1][0])
     assert p == pytest.approx(mcnemar(table, exact=True).pvalue)
 
 
 def test_mcnemar_without_disagreement():
     right = np.array([True, False])
-    assert results.mcnemar(right, right) == (0, 0, 1.0)
+    assert stats.mcnemar(right, right) == (0, 0, 1.0)
 
 
 def test_seed_interval_is_that_of_the_paired_t_test():
     a, b = np.array([40.1, 42.0, 39.5, 41.2, 43.3]), np.array([19.0, 22.5, 18.1, 20.2, 21.0])
-    mean, low, high = results.seed_interval(a - b)
-    interval = stats.ttest_rel(a, b).confidence_interval(0.95)
+    mean, low, high = stats.seed_interval(a - b)
+    interval = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
     assert (mean, low, high) == pytest.approx((np.mean(a - b), interval.low, interval.high))
     half = 2.776445 * np.std(a - b, ddof=1) / np.sqrt(5)  # t of four degrees of freedom
     assert high - mean == pytest.approx(half, rel=1e-5)
@@ -118,26 +120,26 @@ def test_seed_interval_is_that_of_the_paired_t_test():
 
 def test_bootstrap_interval_is_near_the_normal_one():
     values = np.random.default_rng(0).random(400)
-    mean, low, high = results.bootstrap_interval(values)
+    mean, low, high = stats.bootstrap_interval(values)
     half = 1.96 * values.std() / 20
     assert mean == values.mean()
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
-    assert results.bootstrap_interval(values) == (mean, low, high)
-    assert results.bootstrap_interval(values, seed=1) != (mean, low, high)
-    narrow = results.bootstrap_interval(values, level=0.5)
+    assert stats.bootstrap_interval(values) == (mean, low, high)
+    assert stats.bootstrap_interval(values, seed=1) != (mean, low, high)
+    narrow = stats.bootstrap_interval(values, level=0.5)
     assert low < narrow[1] < narrow[2] < high
 
 
 @pytest.mark.parametrize(("unlike", "word"), [(0, "cannot be told here"), (5, "cannot be told here"), (6, "supported")])
 def test_two_classifiers_that_hardly_differ_cannot_be_told_apart(unlike, word):
     differences = np.repeat([100.0, 0.0], [unlike, 40 - unlike])  # a sign test needs six for p < 0.05
-    assert results.verdict(*results.bootstrap_interval(differences)[1:]) == word
+    assert ledger.verdict(*stats.bootstrap_interval(differences)[1:]) == word
 
 
 def test_bootstrap_of_a_difference_of_two_groups():
     rng = np.random.default_rng(0)
     a, b = rng.normal(3, 1, 300), rng.normal(1, 2, 200)
-    mean, low, high = results.bootstrap_interval(a, minus=b)
+    mean, low, high = stats.bootstrap_interval(a, minus=b)
     half = 1.96 * np.sqrt(a.var() / 300 + b.var() / 200)
     assert mean == pytest.approx(a.mean() - b.mean())
     assert (low, high) == pytest.approx((mean - half, mean + half), abs=0.1 * half)
@@ -153,8 +155,8 @@ def test_bootstrap_of_a_difference_of_two_groups():
     ],
 )
 def test_verdicts(low, high, word):
-    assert results.verdict(low, high) == word
-    row = results.claim("c", "w", "t", ((low + high) / 2, low, high), "5 seeds")
+    assert ledger.verdict(low, high) == word
+    row = ledger.claim("c", "w", "t", ((low + high) / 2, low, high), "5 seeds")
     assert row["verdict"] == word
     assert f"({low:+.1f} to {high:+.1f})" in row["points (95 %)"]
 
@@ -167,12 +169,12 @@ def test_scores_with_intervals_are_recomputed(pipelines):
     for row in results.score_table(table, ["member", "label"]).to_dict("records"):
         own = table[(table.member == row["member"]) & (table.label == row["label"])]
         k = int((own.predicted == row["label"]).sum())
-        low, high = results.wilson(k, 5)
+        low, high = stats.wilson(k, 5)
         assert (row["accuracy"], row["low"], row["high"], row["n"]) == pytest.approx((20 * k, 100 * low, 100 * high, 5))
     text = results.with_intervals(table)
     assert text.shape == (5, 7)
     k = int((table[table.member == "General"].predicted == table[table.member == "General"].label).sum())
-    low, high = results.wilson(k, 20)
+    low, high = stats.wilson(k, 20)
     assert text.loc["all videos", "General"] == f"{5 * k} ({100 * low:.0f}–{100 * high:.0f})"
 
 
@@ -189,7 +191,7 @@ def test_table_1_of_a_pipeline(pipelines):
 def test_cards_of_this_data_are_listed(pipelines, monkeypatch):
     pipeline = pipelines[1]
     monkeypatch.setenv("PICOJEPA_CACHE", str(pipeline.cache))
-    table = results.stored_cards(pipeline.settings, pipeline.clips)
+    table = records.stored_cards(pipeline.settings, pipeline.clips)
     stages = sorted(table.stage)
     wanted = ["data.clips", "ensemble.heads", "ensemble.predictions", "pretraining.run", "probing.baselines"]
     assert stages == [*wanted, "probing.run", "probing.run"]  # and none of the other data seed
@@ -197,12 +199,12 @@ def test_cards_of_this_data_are_listed(pipelines, monkeypatch):
 
 
 def test_an_empty_store_lists_no_cards(pipelines, cache):
-    assert len(results.stored_cards(pipelines[1].settings, pipelines[1].clips)) == 0
+    assert len(records.stored_cards(pipelines[1].settings, pipelines[1].clips)) == 0
 
 
 def test_a_run_card_tells_what_was_run(pipelines):
     pipeline = pipelines[1]
-    card = results.run_card(pipeline.settings, pipeline.run)
+    card = records.run_card(pipeline.settings, pipeline.run)
     assert card["steps, batch, clips seen"] == "20, 16, 320"
     assert card["profile, recipe"] == "tiny, vjepa"
     assert pipeline.clips.digest in card["code, data"]
@@ -211,7 +213,7 @@ def test_a_run_card_tells_what_was_run(pipelines):
 
 def test_missing_cards_name_the_command(tmp_path):
     with pytest.raises(FileNotFoundError, match=rf"no cards of 'primary' in {tmp_path}; run `make experiments`"):
-        results.committed_cards("primary", tmp_path)
+        records.committed_cards("primary", tmp_path)
 
 
 def test_the_primary_measure_is_a_difference_per_seed(tmp_path):
@@ -226,18 +228,18 @@ def test_the_primary_measure_is_a_difference_per_seed(tmp_path):
             )
         ]
         (tmp_path / f"primary-x-{seed}.json").write_text(json.dumps({"seed": seed, "scores": scores}))
-    table = results.primary_measure(results.committed_cards("primary", tmp_path))
+    table = records.primary_measure(records.committed_cards("primary", tmp_path))
     assert table.index.tolist() == [0, 1]
     assert table["pre-trained"].tolist() == [50, 56.25]
     assert table.difference.tolist() == [25, 33.75]
-    attentive = results.primary_measure(results.committed_cards("primary", tmp_path), probe="attentive")
+    attentive = records.primary_measure(records.committed_cards("primary", tmp_path), probe="attentive")
     assert attentive.difference.tolist() == [28.75, 37.5]
 
 
 def test_another_data_seed_changes_every_table(pipelines):
     one, two = pipelines[1], pipelines[2]
     assert (
-        results.run_card(one.settings, one.run)["code, data"] != results.run_card(two.settings, two.run)["code, data"]
+        records.run_card(one.settings, one.run)["code, data"] != records.run_card(two.settings, two.run)["code, data"]
     )
     from_csv = [store.card(p.run)["inputs"]["data"] for p in (one, two)]
     assert from_csv == [one.clips.digest, two.clips.digest]
@@ -246,13 +248,13 @@ def test_another_data_seed_changes_every_table(pipelines):
 
 def test_a_benchmark_record_is_read_and_a_missing_one_names_the_command(tmp_path):
     (tmp_path / "desk.json").write_text('{"date": "2026-11-21", "cost": []}')
-    assert results.benchmark("desk", tmp_path) == {"date": "2026-11-21", "cost": []}
+    assert records.benchmark("desk", tmp_path) == {"date": "2026-11-21", "cost": []}
     with pytest.raises(FileNotFoundError, match=r"cpu\.json; run `make bench`"):
-        results.benchmark(folder=tmp_path)
+        records.benchmark(folder=tmp_path)
 
 
 def test_a_benchmark_says_where_and_when():
     machine = {"processor": "a chip", "cores": 2, "threads": 4, "accelerator": "none"}
     record = {"hardware": machine, "versions": {"torch": "2.13.0"}, "date": "2026-11-21T10:00:00+00:00"}
-    text = results.measured_on(record)
+    text = records.measured_on(record)
     assert text == "a chip, 2 cores, 4 threads, accelerator: none, PyTorch 2.13.0, 2026-11-21"

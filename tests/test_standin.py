@@ -10,7 +10,9 @@ import pytest
 from torchcodec.decoders import VideoDecoder
 
 import standin
-from picojepa.config import CLASSES, DATA, LABELLED_CLASSES, PAPER_PRETRAINING, PROFILES, StandInConfig
+from picojepa.config import PAPER_PRETRAINING, PROFILES
+from picojepa.store import DATA
+from standin import CLASSES, LABELLED_CLASSES, StandInConfig
 
 SMALL = StandInConfig(scale=0.001, validation_scale=0.01, seconds=(0.3, 0.5))
 

@@ -11,8 +11,10 @@ from sklearn.metrics import brier_score_loss
 import standin
 from evidence import study_committees
 from evidence.study_committees import calibration, committee, head_on, large_test, member, neighbours_on, parts_of
-from picojepa.config import LABELLED_CLASSES, ProbeConfig, settings
-from picojepa.probing import LinearHead
+from picojepa.config import settings
+from picojepa.fitting import ProbeConfig
+from picojepa.heads import LinearHead
+from standin import LABELLED_CLASSES
 
 RANDOM = np.random.default_rng(0)
 

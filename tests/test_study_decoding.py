@@ -12,8 +12,8 @@ from evidence import study_decoding as study
 from evidence.studies import all_studies
 from picojepa import data
 from picojepa.clips import Clips
-from picojepa.config import CLASSES, LABELLED_CLASSES
 from picojepa.masking import Mask
+from standin import CLASSES, LABELLED_CLASSES
 
 
 @pytest.fixture

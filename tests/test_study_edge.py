@@ -9,8 +9,9 @@ import torch
 from evidence import study_edge as study
 from evidence.studies import all_studies
 from picojepa import ensemble
-from picojepa.architecture import new_encoder, seeded
-from picojepa.probing import LinearHead
+from picojepa.architecture import new_encoder
+from picojepa.heads import LinearHead
+from picojepa.machine import seeded
 
 
 def heads(count: int) -> list[LinearHead]:
@@ -23,7 +24,7 @@ def heads(count: int) -> list[LinearHead]:
 
 @pytest.fixture
 def committee(tiny):
-    return study.Committee(new_encoder(tiny, 0), heads(4)).eval()
+    return study.Committee(new_encoder(tiny.model, tiny.grid, 0), heads(4)).eval()
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from evidence import study_probes
 from evidence.study_probes import PLANNED, STUDIES, TRAINED, linear_probe, mlp, one_frame, reordered, several, subset
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
-from picojepa.config import CLASSES, DATA
+from picojepa.store import DATA
+from standin import CLASSES
 
 
 @pytest.fixture
@@ -34,7 +35,9 @@ def asked(tiny, tmp_path, cache, monkeypatch):
         assert name in TRAINED.values()
         folder = tmp_path / f"{name}-{seed}"
         folder.mkdir(exist_ok=True)
-        save_file(new_encoder(base, 100 + len(name) + seed).state_dict(), folder / "encoder.safetensors")
+        save_file(
+            new_encoder(base.model, base.grid, 100 + len(name) + seed).state_dict(), folder / "encoder.safetensors"
+        )
         return base, folder
 
     monkeypatch.setattr(study_probes, "run_of", run_of)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from picojepa import tsne
-from picojepa.config import LABELLED_CLASSES
+from standin import LABELLED_CLASSES
 
 
 def points(n: int = 40, width: int = 3, seed: int = 0) -> np.ndarray:

@@ -19,7 +19,7 @@ from torchcodec.decoders import VideoDecoder
 
 import standin
 from picojepa import data, store, videos, workers
-from picojepa.config import ClipConfig
+from picojepa.clips import ClipConfig
 from picojepa.videos import VideoError
 
 
@@ -315,7 +315,8 @@ def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(
 
 SCRIPT = """
 from picojepa import data
-from picojepa.config import ClipConfig, settings
+from picojepa.clips import ClipConfig
+from picojepa.config import settings
 print("begun")
 listed = data.read_manifest(data.Path({manifest!r}))
 print(len(data.load_clips(settings("smoke"), listed).videos))

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 from test_jepa import with_training
 
+from evidence import records
 from picojepa import pretraining, store, weights
 from picojepa.config import settings
 from picojepa.features import load_encoder
@@ -24,17 +25,17 @@ def trained(tiny, noise, tmp_path, monkeypatch):
 def test_the_run_in_the_cache_comes_first(trained, tmp_path):
     chosen, clips, run = trained
     commit(run, tmp_path / "encoder")
-    assert weights.encoder_run(chosen, clips, tmp_path / "encoder") == run
-    assert "trained on the machine" in weights.origin(run)
+    assert pretraining.run(chosen, clips, tmp_path / "encoder") == run
+    assert "trained on the machine" in records.origin(run)
 
 
 def test_without_a_run_the_committed_encoder_is_loaded_and_nothing_is_trained(trained, tmp_path, monkeypatch):
     chosen, clips, run = trained
     committed = commit(run, tmp_path / "encoder")
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "empty"))
-    found = weights.encoder_run(chosen, clips, tmp_path / "encoder")
+    found = pretraining.run(chosen, clips, tmp_path / "encoder")
     assert found == committed
-    assert "comes with the book" in weights.origin(found)
+    assert "comes with the book" in records.origin(found)
     assert not list((tmp_path / "empty").rglob("encoder.safetensors"))
     kept, full = load_file(found / "encoder.safetensors"), load_file(run / "encoder.safetensors")
     assert {tensor.dtype for tensor in kept.values()} == {torch.float16}
@@ -54,7 +55,7 @@ def test_an_encoder_that_does_not_fit_is_left_alone(change, trained, tmp_path, m
     else:
         card = store.card(committed) | {"code": "another"}
         (committed / store.CARD).write_text(json.dumps(card))
-    found = weights.encoder_run(chosen, clips, tmp_path / "encoder")
+    found = pretraining.run(chosen, clips, tmp_path / "encoder")
     assert found != committed
     assert (tmp_path / "other") in found.parents, "it was trained"
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pandas as pd
 
 import standin
-from picojepa.config import DATA, LABELLED_CLASSES, StandInConfig
+from picojepa.store import DATA
+from standin import LABELLED_CLASSES, StandInConfig
 
 CONFIG = StandInConfig(seed=0, scale=0.01, validation_scale=0.1)
 BUNDLED = (*LABELLED_CLASSES, "applauding")

@@ -17,7 +17,8 @@ from typing import Any
 
 from benchmarks.bench import surroundings
 from picojepa import videos, workers
-from picojepa.config import DATA, ClipConfig
+from picojepa.clips import ClipConfig
+from picojepa.store import DATA
 
 CLIP = ClipConfig(size=16)
 TIMEOUT = 30.0

@@ -23,7 +23,9 @@ import httpx
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from picojepa.config import CLASSES, DATA, LABELLED_CLASSES, PAPER_LABELLED, PAPER_PRETRAINING, PAPER_VALIDATION
+from picojepa.config import PAPER_LABELLED, PAPER_PRETRAINING, PAPER_VALIDATION
+from picojepa.store import DATA
+from standin import CLASSES, LABELLED_CLASSES
 from tools import kinetics_fetch
 from tools.kinetics_fetch import Part, Trouble, done_with, growing, size, take_out, unfinished
 

@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 from tqdm.auto import tqdm
 
-from picojepa.config import CLASSES
+from standin import CLASSES
 
 TRIES = 6  # in a row that bring no further megabyte
 WAIT = 1.0  # seconds before the second try; twice as long before each further one

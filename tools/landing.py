@@ -16,11 +16,11 @@ from PIL import Image, ImageColor, ImageDraw
 from torchcodec.encoders import VideoEncoder
 
 from evidence import study_decoding as study
-from picojepa import config, data, pretraining, probing
+from picojepa import config, data, pretraining, probing, store
 from picojepa.masking import Mask
 
-ASSETS = config.ROOT / "book" / "assets"
-LOGO = config.ROOT / "book" / "logo.svg"
+ASSETS = store.ROOT / "book" / "assets"
+LOGO = store.ROOT / "book" / "logo.svg"
 SIDE, GAP, PACE, TIMES = 240, 12, 6, 3  # pixels of a clip and between clips; frames a second; rounds of each clip
 PAPER, INK = "#ffffff", "#1f2328"
 

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file, save_file
 
+from evidence.records import CARDS, primary_measure
 from picojepa import data, pretraining, probing, store, weights
 from picojepa.clips import Clips
-from picojepa.config import CLASSES, Settings, settings
+from picojepa.config import Settings, settings
 from picojepa.features import encode, load_encoder
-from picojepa.results import CARDS, primary_measure, seed_interval, wilson
+from picojepa.stats import seed_interval, wilson
+from standin import CLASSES
 
 TEMPLATE = """# Model card: the encoder that comes with the book
 

@@ -10,8 +10,11 @@ from typing import Any
 import pandas as pd
 from bs4 import BeautifulSoup
 
-from picojepa import data, ensemble, pretraining, probing, results
-from picojepa.config import CLASSES, ROOT, settings
+from evidence import records
+from picojepa import data, ensemble, pretraining, probing, results, stats
+from picojepa.config import settings
+from picojepa.store import ROOT
+from standin import CLASSES
 
 START, END = "<!-- results -->", "<!-- /results -->"
 BUILT = ROOT / "_build" / "html"
@@ -47,7 +50,7 @@ def speed(record: dict[str, Any]) -> str:
     five, cold, warm = record["published_file_seconds"], record["file_cold_seconds"], 1000 * record["file_seconds"]
     return f"""
 **How fast?** Clips a second in training, the paper's geometry, tube masks of 75 %, measured side by side by
-`make bench` ({results.measured_on(record)}): the published step {published:.2f}, this package's
+`make bench` ({records.measured_on(record)}): the published step {published:.2f}, this package's
 {ours:.1f}, which is **{record["train_step_speedup_tube75"]:.0f} times as many**.
 The paper's whole pre-training of 28 800 clips would take {hours:.0f} hours with the one and {minutes:.0f} minutes
 with the other. One video file through the encoder and five heads takes {five:.1f} s as published (a process for
@@ -66,8 +69,8 @@ def block() -> str:
     scores = results.score_table(probes, ["features", "probe"])
     scores["95 % interval"] = [f"{low:.1f}-{high:.1f}" for low, high in zip(scores.low, scores.high, strict=True)]
     scores["accuracy"] = scores.accuracy.map("{:.1f}".format)
-    cards = results.committed_cards(f"primary-{base.profile}")
-    mean, low, high = results.seed_interval(results.primary_measure(cards).difference)
+    cards = records.committed_cards(f"primary-{base.profile}")
+    mean, low, high = stats.seed_interval(records.primary_measure(cards).difference)
     n = int((votes.member == "General").sum())
     return f"""
 Everything below was written by `python tools/readme.py` from a build of the `{base.profile}` profile. The data is the
@@ -95,7 +98,7 @@ Chance is 25 %.
 
 {markdown(beside(ensemble.certainty_table(votes), results.paper_table(3)))}
 
-{speed(results.benchmark())}
+{speed(records.benchmark())}
 
 ![What is hidden: masks painted over eight frames](book/images/fig-masking-occlusion.png)
 """

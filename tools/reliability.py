@@ -14,7 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from benchmarks.bench import surroundings
-from picojepa.config import DATA, ROOT
+from picojepa.store import DATA, ROOT
 
 RECORD = DATA / "reliability.json"
 STAGES = (  # in the order of the work

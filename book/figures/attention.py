@@ -15,49 +15,29 @@ import torch
 from IPython.display import HTML
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 import figures
 from figures.plots import pretty
-from picojepa import disk, probing, store
-from picojepa.architecture import Encoder, seeded
+from picojepa import probing
+from picojepa.architecture import Encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import encode
-from picojepa.probing import AttentiveHead, Task
+from picojepa.heads import AttentiveHead, new_attentive_head
+from picojepa.probing import Task
 
 HEAT = "#FFD400"
 
 
-@disk.explained()
-def trained_heads(
-    settings: Settings, clips: Clips, run: Path, task: Task, encoders: Mapping[str, Encoder]
-) -> dict[str, AttentiveHead]:
-    """The heads of `probing.attentive_probe`, which keeps their answers only: trained again in the same way, or found.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
-    """
-    config, made = settings.probe, {}
-
-    def new_head() -> AttentiveHead:
-        with seeded(config.seed):
-            return AttentiveHead(settings.model.width, len(task.classes), settings.model.heads).eval()
-
-    def write(folder: Path) -> None:
-        for name, encoder in encoders.items():
-            tokens = encode(encoder, clips.centre[task.train], pool=False)
-            schedule = config.attentive_epochs, config.attentive_learning_rate, config
-            head = probing.train_head(new_head(), [tokens], task.train_labels, *schedule)
-            save_file(head.state_dict(), folder / f"{name}.safetensors")
-
-    inputs = {"run": run.name, "encoders": list(encoders), **probing.task_inputs(settings, clips, task)}
-    folder = store.result("probing.attention", inputs, write)
-    for name in encoders:
-        made[name] = new_head()
-        made[name].load_state_dict(load_file(folder / f"{name}.safetensors"))
-    return made
+def trained_heads(settings: Settings, clips: Clips, run: Path, task: Task) -> dict[str, AttentiveHead]:
+    """The heads of the attentive probe on random weights and on a pre-trained run, as its results keep them."""
+    heads = {}
+    for name, encoder in {"random weights": None, "pre-trained": run}.items():
+        heads[name] = new_attentive_head(settings, len(task.classes))
+        heads[name].load_state_dict(load_file(probing.probed(settings, clips, task, encoder) / probing.ATTENTIVE))
+    return heads
 
 
 @torch.no_grad()

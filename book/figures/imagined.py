@@ -63,11 +63,7 @@ def player(truth: np.ndarray, hidden: np.ndarray, labels: Sequence[str], filling
     if wrong := [filling.name for filling in fillings if filling.films.shape != wanted]:
         raise ValueError(f"films must have the shape {wanted}: {', '.join(wrong)}")
     films = np.broadcast_to(truth, wanted)
-    kinds = [
-        Filling("truth", "all true", films),
-        Filling(SEEN, "grey: hidden from it", seen(films, hidden)),
-        *fillings,
-    ]
+    kinds = [Filling("truth", "all true", films), Filling(SEEN, "grey: hidden from it", seen(films, hidden)), *fillings]
     data = {
         "clips": [pretty(label) for label in labels],
         "masks": [_in_words(cells) for cells in hidden],

@@ -13,8 +13,7 @@ from IPython.display import HTML
 import figures
 from figures import plots
 from picojepa import masking, published
-from picojepa.config import MaskConfig
-from picojepa.masking import Grid, Mask
+from picojepa.masking import Grid, Mask, MaskConfig
 
 RATIOS = (0.25, 0.5, 0.75, 0.9)
 DRAWS = 12

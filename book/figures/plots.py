@@ -32,8 +32,10 @@ from sklearn.metrics import confusion_matrix
 from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
-from picojepa.config import CLASSES
-from picojepa.pretraining import read_metrics
+from picojepa import data
+from picojepa.checkpoints import read_metrics
+from picojepa.clips import Clips
+from picojepa.lists import paper_lists
 
 CONTEXT, TARGET, PREDICTED, NEUTRAL = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 COLOURS = {
@@ -72,6 +74,34 @@ def use_style() -> None:
 def pretty(name: str) -> str:
     """A class name for people: underscores between letters become spaces."""
     return re.sub(r"(?<=[^\W\d_])_(?=[^\W\d_])", " ", name)
+
+
+def short_name(path: str) -> str:
+    """A file with the folder it lies in."""
+    return "/".join(Path(path).parts[-2:])
+
+
+def told(names: Sequence[str], most: int = 6) -> str:
+    """Names for a sentence; of many the first and how many more."""
+    rest = len(names) - most
+    return ", ".join(names) if rest < 2 else f"{', '.join(names[:most])} and {rest} more"
+
+
+def described(clips: Clips) -> str:
+    """What the videos of this build are, in sentences for the reader of a chapter."""
+    videos, own = clips.videos, data.source()
+    if own is None:
+        return "The videos of this build are the stand-in of chapter 1: generated stick figures, not Kinetics."
+    names, numbers = data.classes(videos), videos.split.value_counts()
+    rest = sorted(set(videos.label) - set(names))
+    only = f" {told(rest)}: no validation videos, so used for pre-training only." if rest else ""
+    name = short_name(str(own)) if own.is_file() else own.name
+    return (
+        f"The videos of this build are not the stand-in but {name!r}: {numbers['pretrain']} for training and "
+        f"{numbers['validation']} for validation, of {len(names)} classes ({told(names)}).{only} Read 'stand-in' as "
+        "these videos where scores, tables and pictures are meant, and as the drawn figures where generator, scenes, "
+        "tuning or loaded results are."
+    )
 
 
 def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precision: int = 1) -> Styler:
@@ -114,7 +144,8 @@ def source(*definitions: Callable[..., object]) -> Markdown:
 
 def class_styles(classes: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each class; the paper's ten keep theirs, whichever of them are shown."""
-    known = list(CLASSES) if set(classes) <= set(CLASSES) else sorted(set(classes))
+    paper = list(paper_lists().index)
+    known = paper if set(classes) <= set(paper) else sorted(set(classes))
     colours = sns.color_palette("colorblind", 10) if len(known) <= 10 else sns.color_palette("husl", len(known))
     return dict(zip(known, zip(colours.as_hex(), cycle(MARKERS), strict=False), strict=False))
 
@@ -274,7 +305,7 @@ def training_curves(runs: Mapping[str, pd.DataFrame], columns: Mapping[str, str]
     """One panel per column of the metrics, three in a row, one line per run, over clips seen.
 
     Args:
-        runs: name -> `pretraining.read_metrics`; rows without a number in a column are left out of its panel.
+        runs: name -> `checkpoints.read_metrics`; rows without a number in a column are left out of its panel.
         columns: column -> axis label.
         colours: name -> colour.
     """
@@ -305,7 +336,7 @@ class LiveCurves:
         self.columns, self.place = columns, DisplayHandle()
         self.shown = False
 
-    def __call__(self, folder: Path) -> None:
+    def __call__(self, folder: Path, model: object = None) -> None:
         """Draw the metrics in a run's folder."""
         figure = training_curves({"this run": read_metrics(folder)}, self.columns, {"this run": CONTEXT})
         (self.place.update if self.shown else self.place.display)(figure)

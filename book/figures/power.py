@@ -11,7 +11,7 @@ from IPython.display import HTML
 from matplotlib.figure import Figure
 
 import figures
-from evidence import ledger
+from evidence import sample_size
 from figures import plots
 
 LEADS = (0.5, 1, 1.5, 2, 3, 4, 5, 7, 10)  # points
@@ -35,7 +35,7 @@ def curves(disagree: float, marks: Mapping[str, int], leads: Sequence[float] = L
     if not possible:
         raise ValueError(f"with a disagreement of {disagree:.1%} none of the leads {list(leads)} is possible")
     videos = grid(marks, most)
-    told = {lead: [ledger.power(n, lead / 100, disagree) for n in videos] for lead in possible}
+    told = {lead: [sample_size.power(n, lead / 100, disagree) for n in videos] for lead in possible}
     named = {n: " and ".join(name for name, of in marks.items() if of == n) for n in sorted(set(marks.values()))}
     middle = 2 if 2 in possible else possible[len(possible) // 2]
     data = {
@@ -64,7 +64,7 @@ def grid(marks: Mapping[str, int], most: int) -> list[int]:
 def needed(lead: float, disagree: float) -> int | None:
     """Fewest videos that tell a lead four times in five, or None if they are too many to count."""
     try:
-        return ledger.videos_needed(lead, disagree)
+        return sample_size.videos_needed(lead, disagree)
     except ValueError:
         return None
 

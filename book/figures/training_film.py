@@ -4,40 +4,34 @@ Book: chapter 4.
 """
 
 import base64
-import inspect
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import torch
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
 import figures
 from figures import plots
 from picojepa import pretraining, store
-from picojepa.architecture import new_encoder
+from picojepa.checkpoints import read_metrics
 from picojepa.clips import Clips
 from picojepa.config import Settings
-from picojepa.features import device, encode
+from picojepa.features import encode
+from picojepa.jepa import JEPA
+from picojepa.machine import threads
 
 CLIPS = 8  # held-out clips whose features are kept
-LOOKS = 10  # looks at the features after the one at random weights
-PARTS = 40  # there is a look after each of so many parts of a run
+LOOKS = 20  # looks at the features of a run, about
+FILM = store.Stage("pretraining.film", version=1)
 MEASURES = {"loss": "loss", "spread": "spread", "effective_rank": "effective rank"}
 STYLES = (
     (plots.COLOURS["pre-trained"], "-", "o"),
     (plots.COLOURS["without stop-gradient"], "--", "s"),
 )  # of the first and the second run
-
-
-class Enough(Exception):
-    """The part of a run that is filmed is over."""
 
 
 def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
@@ -49,7 +43,7 @@ def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
     """
     folders = [watch(settings, clips) for settings in runs.values()]
     colours, share = as_colours(np.stack([np.load(folder / "features.npy") for folder in folders]))
-    metrics = {name: pretraining.read_metrics(folder) for name, folder in zip(runs, folders, strict=True)}
+    metrics = {name: read_metrics(folder) for name, folder in zip(runs, folders, strict=True)}
     settings, rows = next(iter(runs.values())), chosen(clips)
     shown = clips.centre[rows][:, :: settings.model.tubelet]  # (n, slices, 3, H, W)
     names = [f"{number}: {plots.pretty(label)}" for number, label in enumerate(clips.videos.label.iloc[rows], start=1)]
@@ -72,42 +66,37 @@ def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
 
 
 def watch(settings: Settings, clips: Clips) -> Path:
-    """The folder with what `record` keeps of a run; found again if it is there."""
-    inputs = pretraining.training_inputs(settings, clips) | {"looks": [CLIPS, LOOKS, PARTS]}
-    inputs["film"] = store.digest([store.parsed_source(inspect.getsource(part)) for part in (record, chosen)])
-    return store.result("pretraining.film", inputs, partial(record, settings, clips))
-
-
-def record(settings: Settings, clips: Clips, folder: Path) -> None:
-    """Train the first part of a run and keep the features of some held-out clips at every look.
-
-    What happens in a step follows from the seed and the step's number. So these are the very steps of the whole
-    run, looked at more often.
+    """A pre-training that is looked at `LOOKS` times on its way, found again or made.
 
     Args:
-        settings: of the whole run.
+        settings: of the run.
         clips: decoded clips.
-        folder: gets ``metrics.jsonl``, a row per look, and ``features.npy``, float32 (looks, clips, N, D). Loss and
-            features of a row are those before its step; its spread and rank are taken after the step.
+
+    Returns:
+        Folder with ``metrics.jsonl``, a row per look, ``features.npy``, float32 (looks, clips, N, D), of some held-out
+        clips, all taken after the step, and ``card.json``.
     """
-    every = max(1, settings.training.steps // PARTS)
-    often = replace(settings.training, log_every=every, watch_every=every, checkpoint_every=every)
-    encoder, held_out = new_encoder(settings, often.seed).to(device()), clips.centre[chosen(clips)]
+    training = settings.training
+    every = max(1, training.steps // LOOKS)
+    often = replace(training, log_every=every, watch_every=every, checkpoint_every=every)
+    watched = replace(settings, training=often)
+    with store.result(FILM, pretraining.training_inputs(watched, clips) | {"clips": CLIPS}) as result:
+        if result.missing:
+            _record(watched, clips, result.folder)
+            result.facts |= {"steps": training.steps, "clips": training.steps * training.batch, "seed": training.seed}
+    return result.folder
 
-    def look(folder: Path) -> None:
-        """Keep what the newest checkpoint says of the clips, or random weights before there is one."""
-        step = int(pretraining.read_metrics(folder).step.iloc[-1])
-        if step:
-            state = torch.load(folder / "checkpoint.pt", weights_only=True, map_location=device())["model"]
-            own = {name.removeprefix("encoder."): w for name, w in state.items() if name.startswith("encoder.")}
-            encoder.load_state_dict(own)
-        np.save(folder / f"{step}.npy", encode(encoder, held_out, pool=False).numpy())
-        if step >= LOOKS * every:
-            raise Enough
 
-    with suppress(Enough):
-        pretraining.pretrain(replace(settings, training=often), clips, folder, look)
-    looks = [folder / f"{step}.npy" for step in pretraining.read_metrics(folder).step]
+def _record(settings: Settings, clips: Clips, folder: Path) -> None:
+    held_out = clips.centre[chosen(clips)]
+
+    def look(folder: Path, model: JEPA) -> None:
+        step = int(read_metrics(folder).step.iloc[-1])
+        np.save(folder / f"{step}.npy", encode(model.encoder, held_out, pool=False).numpy())
+
+    with threads(pretraining.chosen_threads(settings, clips)[0]):
+        pretraining.pretrain(settings, clips, folder, look)
+    looks = [folder / f"{step}.npy" for step in read_metrics(folder).step]
     np.save(folder / "features.npy", np.stack([np.load(path) for path in looks]))
     for path in (*looks, folder / "checkpoint.pt"):
         path.unlink(missing_ok=True)
