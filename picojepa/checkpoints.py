@@ -17,10 +17,10 @@ import pandas as pd
 import torch
 from tqdm.auto import tqdm
 
-from picojepa import store
+from picojepa import require, store
 from picojepa.clips import Clips
 from picojepa.config import Settings
-from picojepa.features import check_geometry, encode, quick_probe, shapes, spread_and_rank
+from picojepa.features import encode, load_weights, quick_probe, spread_and_rank
 from picojepa.fitting import TrainingConfig
 from picojepa.jepa import JEPA
 from picojepa.machine import device, rank
@@ -104,8 +104,8 @@ def load_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer,
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True, map_location=device())
-    check_geometry(path, json.loads(state["settings"]), asdict(settings.model))
-    check_geometry(path, shapes(state["model"]), shapes(model.state_dict()))
-    model.load_state_dict(state["model"])
+    made_for, wanted = json.loads(state["settings"]), asdict(settings.model)
+    require(made_for == wanted, f"{path}: made for another geometry, {made_for}; delete it or go back to its settings")
+    load_weights(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])
     return state["step"]

@@ -6,6 +6,7 @@ Book: chapters 5 and 6.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -54,35 +55,29 @@ class AttentiveHead(nn.Module):
 def train_head(
     head: nn.Module, features: Sequence[Tensor], labels: Tensor, epochs: int, peak: float, config: ProbeConfig
 ) -> nn.Module:
-    """Train a head on stored features: AdamW, warm-up over half of the steps at most 2 epochs, then a cosine.
+    """Train a head, in place, on stored features: AdamW, warm-up over at most 2 epochs, then a cosine.
 
     Args:
-        head: changed in place and returned.
+        head: changed and returned.
         features: one or several encodings of the same clips, each (n, D) or (n, N, D); the epochs go round them.
         labels: class numbers, (n,).
         epochs: passes over the clips.
         peak: largest learning rate.
         config: batch, weight decay and seed of the shuffling.
+
     Source: pico-JEPA section 3 (its `paper` values). Book: chapter 5.
     """
     generator = torch.Generator().manual_seed(config.seed)
     batches = max(1, len(labels) // config.batch)
-    schedule = TrainingConfig(
-        clips=epochs * batches,
-        batch=1,
-        learning_rate=peak,
-        final_learning_rate=1e-7,
-        warmup=min(0.5, 2 / epochs),
-        weight_decay=(config.weight_decay, config.weight_decay),
-        precision="float32",
-    )
+    schedule = TrainingConfig(clips=epochs * batches, batch=1, learning_rate=peak, final_learning_rate=1e-7)
+    schedule = replace(schedule, warmup=min(0.5, 2 / epochs), weight_decay=(config.weight_decay,) * 2)
 
     def shuffled() -> Iterator[tuple[Tensor, Tensor]]:
         for epoch in range(epochs):
             for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
                 yield features[epoch % len(features)][chosen], labels[chosen]
 
-    return fit(head, shuffled(), schedule)
+    return fit(head, shuffled(), replace(schedule, precision="float32"))
 
 
 def attentive_head(settings: Settings, tokens: Tensor, labels: Tensor, classes: int) -> AttentiveHead:

@@ -29,7 +29,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from picojepa import config as configuration
 from picojepa import data, store
-from picojepa.checkpoints import OnLog, Recorder, load_checkpoint, read_metrics, save_checkpoint  # noqa: F401
+from picojepa.checkpoints import OnLog, Recorder, load_checkpoint, save_checkpoint
 from picojepa.clips import Clips, crop, crop_boxes, normalise
 from picojepa.config import Settings
 from picojepa.fitting import (
@@ -57,6 +57,7 @@ from picojepa.machine import (
 from picojepa.masking import Mask
 from picojepa.published import PublishedJEPA
 
+Objective = type[JEPA] | None  # in place of that of the recipe
 RUN = store.Stage("pretraining.run", version=1)
 RECIPES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}
 WORTH_MEASURING = 200  # steps from which on the number of threads is measured
@@ -66,13 +67,9 @@ log = logging.getLogger(__name__)
 
 
 def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: slice = slice(None)) -> Tensor:
-    """The normalised clips of a step, float32 (B, 3, T, H, W), from uint8 (n, clips_per_video, T, 3, H, W).
+    """The normalised clips of a step, or a share of them, float32 (B, 3, T, H, W).
 
-    Args:
-        step: number of the step.
-        clips: training clips of all videos.
-        config: batch, seed and cropping.
-        share: which of the step's clips to load.
+    ``clips`` are those of all training videos, uint8 (n, clips_per_video, T, 3, H, W).
     """
     videos, epochs = batch_numbers(step, len(clips), config)
     batch = normalise(torch.from_numpy(clips[videos[share], epochs[share] % clips.shape[1]]))
@@ -114,7 +111,7 @@ def training_step(
         optimizer: over `JEPA.parameter_groups`, schedules set.
         clips: (B, 3, T, H, W), normalised.
         masks: see `JEPA.forward`.
-        limit: largest global gradient norm.
+        limit: largest norm of the whole gradient.
         precision: see `machine.autocast`.
 
     Returns:
@@ -171,7 +168,7 @@ def training_steps(
         yield step, facts | {"learning_rate": optimizer.param_groups[0]["lr"], "ema": momentum, "waited": waited}
 
 
-def new_model(settings: Settings, objective: type[JEPA] | None = None) -> tuple[JEPA, torch.optim.Optimizer]:
+def new_model(settings: Settings, objective: Objective = None) -> tuple[JEPA, torch.optim.Optimizer]:
     """An untrained model of the recipe, or with another objective, ready to be trained, and its optimiser."""
     kind = objective or RECIPES[settings.recipe]
     model = kind(settings, settings.training.seed).to(device()).train()
@@ -184,7 +181,7 @@ def pretrain(
     folder: Path,
     on_log: OnLog | None = None,
     stop: int | None = None,
-    objective: type[JEPA] | None = None,
+    objective: Objective = None,
 ) -> JEPA:
     """Pre-train a JEPA and leave ``metrics.jsonl`` and a checkpoint in a folder; continues from a checkpoint there.
 
@@ -198,7 +195,6 @@ def pretrain(
 
     Raises:
         FloatingPointError: loss or gradient is not finite; the message names step, videos and checkpoint.
-        OSError: the disk is full or cannot be written.
     """
     config = settings.training
     model, optimizer = new_model(settings, objective)
@@ -222,11 +218,7 @@ def pretrain(
 
 
 def run(
-    settings: Settings,
-    clips: Clips,
-    on_log: OnLog | None = None,
-    stop: int | None = None,
-    objective: type[JEPA] | None = None,
+    settings: Settings, clips: Clips, on_log: OnLog | None = None, stop: int | None = None, objective: Objective = None
 ) -> Path:
     """Pre-train as `pretrain` does, or find the finished run; processes that train together all call this.
 
@@ -254,9 +246,7 @@ def run(
     return agree(result.folder)
 
 
-def chosen_threads(
-    settings: Settings, clips: Clips, objective: type[JEPA] | None = None
-) -> tuple[int, dict[str, float]]:
+def chosen_threads(settings: Settings, clips: Clips, objective: Objective = None) -> tuple[int, dict[str, float]]:
     """The number of threads with which these steps go fastest here and now, and the clips a second of each number."""
     config = settings.training
     if config.steps < WORTH_MEASURING or processes() > 1:
@@ -270,17 +260,11 @@ def chosen_threads(
 
 
 def training_inputs(
-    settings: Settings, clips: Clips, stop: int | None = None, objective: type[JEPA] | None = None
+    settings: Settings, clips: Clips, stop: int | None = None, objective: Objective = None
 ) -> dict[str, Any]:
     """What shapes a pre-trained encoder, for keys; an objective of one's own is known by its name and ``version``."""
-    inputs = {
-        "recipe": settings.recipe,
-        "published": list(settings.published),
-        "clip": asdict(settings.clip),
-        "model": asdict(settings.model),
-        "training": asdict(settings.training),
-        "data": clips.digest,
-    }
+    parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "training")}
+    inputs = {"recipe": settings.recipe, "published": list(settings.published), "data": clips.digest, **parts}
     more = {"stop": stop, "objective": objective and [objective.__name__, objective.version]}
     return inputs | {name: value for name, value in more.items() if value is not None}
 
@@ -296,9 +280,9 @@ def main() -> None:
     settings = configuration.override(configuration.settings(chosen.profile, chosen.recipe), *words, prog=program)
     clips = data.load_clips(settings)
     if "RANK" in os.environ:  # torchrun sets it
-        if torch.cuda.is_available():
+        if gpu := torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-        distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        distributed.init_process_group("nccl" if gpu else "gloo")
     folder = run(settings, clips)
     if rank() == 0:
         log.info("finished: %s", folder)

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from picojepa import store
+from picojepa import require, store
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers, normalise
 from picojepa.config import Settings
@@ -42,18 +42,12 @@ PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's p
 
 @dataclass(frozen=True)
 class Task:
-    """A question about videos: which rows to learn from, which to be asked about, and the answers.
+    """A question about videos: which rows to learn from, which to be asked about, and the answers."""
 
-    Attributes:
-        classes: names, in the order of the numbers.
-        train, test: row numbers in a `Clips`.
-        train_labels, test_labels: class numbers, int64.
-    """
-
-    classes: tuple[str, ...]
-    train: np.ndarray
+    classes: tuple[str, ...]  # in the order of their numbers
+    train: np.ndarray  # row numbers in a `Clips`
     test: np.ndarray
-    train_labels: Tensor
+    train_labels: Tensor  # class numbers, int64
     test_labels: Tensor
 
 
@@ -67,8 +61,8 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     ours = videos.label.isin(classes)
     train = clips.select(ours & (videos.split == "pretrain") & (videos.labelled if labelled_only else True))
     test = clips.select(ours & (videos.split == "validation"))
-    if missing := [c for c in classes if c not in set(videos.label[train])]:
-        raise ValueError(f"class without training videos: {', '.join(missing)}; add some or ask about other classes")
+    missing = ", ".join(c for c in classes if c not in set(videos.label[train]))
+    require(not missing, f"class without training videos: {missing}; add some or ask about other classes")
     answers = label_numbers(videos.label[train], classes), label_numbers(videos.label[test], classes)
     return Task(classes, train, test, *answers)
 
@@ -137,15 +131,7 @@ def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
 
 
 def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
-    """Mean absolute difference of neighbouring frames in each of side x side places.
-
-    Args:
-        clips: uint8 (n, T, 3, H, W).
-        side: places along each axis.
-
-    Returns:
-        float32 (n, side * side), levels of 255.
-    """
+    """Mean absolute difference of neighbouring frames in side x side places: uint8 (n, T, 3, H, W) -> (n, side**2)."""
     maps = []
     for clip in clips:  # one at a time: the clips may be mapped from disk
         moved = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((0, 1))  # (H, W)
@@ -155,16 +141,10 @@ def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
 
 def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
     """Train the same encoder with a linear head from scratch, with labels; returns probabilities (n_test, classes)."""
-    config, training = settings.probe, settings.training
-    schedule = TrainingConfig(
-        clips=config.supervised_clips,
-        batch=training.batch,
-        learning_rate=training.learning_rate,
-        precision=training.precision,
-        seed=config.seed,
-    )
-    where, encoder = device(), new_encoder(settings.model, settings.grid, config.seed)
-    with seeded(config.seed):
+    seed = settings.probe.seed
+    schedule = TrainingConfig(clips=settings.probe.supervised_clips, seed=seed, **_supervision(settings))
+    where, encoder = device(), new_encoder(settings.model, settings.grid, seed)
+    with seeded(seed):
         model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,6 +157,11 @@ def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
     return head_scores(model[1].cpu(), encode(encoder, clips.centre[task.test]))
 
 
+def _supervision(settings: Settings) -> dict[str, Any]:
+    """What supervised training takes over from pre-training."""
+    return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
+
+
 # ---------------------------------------------------------------- tables of predictions
 
 
@@ -186,16 +171,8 @@ def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any)
     stems = videos.path.map(lambda path: Path(path).stem)
     if pd.DataFrame({"stem": stems, "label": videos.label}).duplicated().any():  # own files, in folders of a class
         stems = videos.path
-    best = scores.argmax(1)
-    table = pd.DataFrame(
-        {
-            **names,
-            "video": stems.to_numpy(),
-            "label": videos.label.to_numpy(),
-            "predicted": [task.classes[i] for i in best],
-            "certainty": scores.max(1),
-        }
-    )
+    answers = {"predicted": [task.classes[i] for i in scores.argmax(1)], "certainty": scores.max(1)}
+    table = pd.DataFrame({**names, "video": stems.to_numpy(), "label": videos.label.to_numpy(), **answers})
     return pd.concat([table, pd.DataFrame(scores, columns=[f"p_{name}" for name in task.classes])], axis=1)
 
 
@@ -229,11 +206,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 def probed(settings: Settings, clips: Clips, task: Task, run: Path | None = None) -> Path:
     """Folder with what all probes say of an encoder and what the attentive one learned, found again or made.
 
-    Args:
-        settings: geometry, probes and seed.
-        clips: decoded clips.
-        task: the question.
-        run: of the pre-trained encoder; None: the encoder with random weights of the same seed.
+    The encoder is that of a run, or without one that with random weights of the same seed.
     """
     seed = settings.training.seed
     inputs = {"encoder": run.name if run else ["random weights", seed], **task_inputs(settings, clips, task)}
@@ -256,8 +229,8 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
     """Predictions of a colour histogram with a linear probe, and of supervised training from scratch, stored."""
-    training = {name: asdict(settings.training)[name] for name in ("batch", "learning_rate", "precision")}
-    with store.result(BASELINES, {"training": training, **task_inputs(settings, clips, task)}) as result:
+    inputs = {"training": _supervision(settings), **task_inputs(settings, clips, task)}
+    with store.result(BASELINES, inputs) as result:
         if result.missing:
             histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
             colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])

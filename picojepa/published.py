@@ -38,15 +38,8 @@ class DecoderPredictor(nn.Module):
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        layer = nn.TransformerDecoderLayer(
-            model.width,
-            model.predictor_heads,
-            int(model.width * model.mlp_ratio),
-            model.dropout,
-            "gelu",
-            batch_first=True,
-            norm_first=True,
-        )
+        sizes = model.width, model.predictor_heads, int(model.width * model.mlp_ratio)
+        layer = nn.TransformerDecoderLayer(*sizes, model.dropout, "gelu", batch_first=True, norm_first=True)
         self.decoder = nn.TransformerDecoder(layer, model.predictor_depth, nn.LayerNorm(model.width))
 
     def forward(self, questions: Tensor, context: Tensor) -> Tensor:

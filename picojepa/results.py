@@ -94,21 +94,6 @@ def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def with_intervals(table: pd.DataFrame, decimals: int = 0) -> pd.DataFrame:
-    """Accuracy and its Wilson interval over videos in percent, as text, by class (rows) and member (columns).
-
-    Book: chapter 8.
-    """
-    pooled = score_table(table, ["member"]).assign(label="all videos")
-    scores = pd.concat([score_table(table, ["label", "member"]), pooled])
-    text = [
-        f"{a:.{decimals}f} ({lo:.{decimals}f}–{hi:.{decimals}f})"
-        for a, lo, hi in scores[["accuracy", "low", "high"]].to_numpy()
-    ]
-    wide = scores.assign(text=text).pivot(index="label", columns="member", values="text")
-    return wide.loc[list(dict.fromkeys(scores.label))].rename_axis(index=None, columns=None)
-
-
 def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
     """Instances for each model: width, videos for pre-training, for the classifier, for validation.
 
