@@ -63,8 +63,6 @@ RECIPES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}
 WORTH_MEASURING = 200  # steps from which on the number of threads is measured
 log = logging.getLogger(__name__)
 
-# ---------------------------------------------------------------- batches
-
 
 def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: slice = slice(None)) -> Tensor:
     """The normalised clips of a step, or a share of them, float32 (B, 3, T, H, W).
@@ -96,9 +94,6 @@ def prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
             ready = coming.popleft().result()
             coming.extend(islice(asked, 1))
             yield ready
-
-
-# ---------------------------------------------------------------- training
 
 
 def training_step(
@@ -176,12 +171,7 @@ def new_model(settings: Settings, objective: Objective = None) -> tuple[JEPA, to
 
 
 def pretrain(
-    settings: Settings,
-    clips: Clips,
-    folder: Path,
-    on_log: OnLog | None = None,
-    stop: int | None = None,
-    objective: Objective = None,
+    settings: Settings, clips: Clips, folder: Path, on_log: OnLog = None, stop: int = 0, objective: Objective = None
 ) -> JEPA:
     """Pre-train a JEPA and leave ``metrics.jsonl`` and a checkpoint in a folder; continues from a checkpoint there.
 
@@ -190,7 +180,7 @@ def pretrain(
         clips: decoded clips; only those of training videos are used.
         folder: where the run is kept; a killed run goes on from its last checkpoint.
         on_log: called with the folder and the model after every look at the features.
-        stop: number of steps after which to stop, with the schedules of the whole run; None: all of them.
+        stop: number of steps after which to stop, with the schedules of the whole run; 0: after all of them.
         objective: in place of that of the recipe.
 
     Raises:
@@ -214,12 +204,7 @@ def pretrain(
     return model
 
 
-# ---------------------------------------------------------------- whole runs
-
-
-def run(
-    settings: Settings, clips: Clips, on_log: OnLog | None = None, stop: int | None = None, objective: Objective = None
-) -> Path:
+def run(settings: Settings, clips: Clips, on_log: OnLog = None, stop: int = 0, objective: Objective = None) -> Path:
     """Pre-train as `pretrain` does, or find the finished run; processes that train together all call this.
 
     Returns:
@@ -259,13 +244,11 @@ def chosen_threads(settings: Settings, clips: Clips, objective: Objective = None
     return best_threads(rate)
 
 
-def training_inputs(
-    settings: Settings, clips: Clips, stop: int | None = None, objective: Objective = None
-) -> dict[str, Any]:
+def training_inputs(settings: Settings, clips: Clips, stop: int = 0, objective: Objective = None) -> dict[str, Any]:
     """What shapes a pre-trained encoder, for keys; an objective of one's own is known by its name and ``version``."""
     parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "training")}
     inputs = {"recipe": settings.recipe, "published": list(settings.published), "data": clips.digest, **parts}
-    more = {"stop": stop, "objective": objective and [objective.__name__, objective.version]}
+    more = {"stop": stop or None, "objective": objective and [objective.__name__, objective.version]}
     return inputs | {name: value for name, value in more.items() if value is not None}
 
 

@@ -67,9 +67,6 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     return Task(classes, train, test, *answers)
 
 
-# ---------------------------------------------------------------- probes
-
-
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Logistic regression on standardised features, trained to convergence; returns probabilities (n_test, classes).
 
@@ -120,9 +117,6 @@ PROBES: dict[str, Callable[[Settings, Examples, Path], np.ndarray]] = {
 }
 
 
-# ---------------------------------------------------------------- baselines
-
-
 def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
     """Share of a clip's pixels in each bin of red, green and blue; uint8 (n, T, 3, H, W) -> (n, 3 * bins)."""
     bin_of = np.asarray(clips) // (256 // bins)
@@ -162,9 +156,6 @@ def _supervision(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
 
 
-# ---------------------------------------------------------------- tables of predictions
-
-
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
     """One row per test video: path, label, predicted class, certainty and the score of every class."""
     videos = clips.videos.iloc[task.test]
@@ -192,9 +183,6 @@ def probe_encoder(
         for kind, probe in PROBES.items()
     ]
     return pd.concat(tables, ignore_index=True)
-
-
-# ---------------------------------------------------------------- stored
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
