@@ -122,7 +122,7 @@ def fetch(part: Part, total: int, version: str) -> None:
             with tqdm.wrapattr(file, "write", total, initial=have, desc=growing.name) as out:
                 wrong = curl(part.url, out, *rest)
         arrived = part.arrived()
-        failures, most = (0, arrived) if arrived > most else (failures + 1, most)
+        failures, most = (0, arrived) if most < arrived <= total else (failures + 1, most)
         if failures == TRIES:
             raise Trouble(f"{part.url}: {wrong or 'too little came'}; {arrived} of {total} bytes are kept, try later")
     os.replace(growing, part.archive)
