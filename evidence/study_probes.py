@@ -297,8 +297,7 @@ def perturbed(base: Settings, clips: Clips, seed: int, probe: str = "linear") ->
 
     def ask(train: Tensor, test: Tensor) -> np.ndarray:
         with TemporaryDirectory() as folder:
-            given = probing.Examples(train, task.train_labels, test, len(task.classes))
-            return probing.PROBES[probe](base, given, Path(folder))
+            return probing.PROBES[probe](base, task, train, test, Path(folder))
 
     for name, encoder in encoders_of(("pre-trained",), base, clips, seed).items():
         test = {kind: encode(encoder, clip, pool=False) for kind, clip in shown.items()}
