@@ -170,6 +170,13 @@ def test_the_digest_knows_everything_that_results_depend_on(ramp, tmp_path):
     assert len(digests) == 6
 
 
+def test_the_digest_reads_the_files_whatever_the_list_says(ramp, tmp_path):
+    videos = data.read_manifest(a_set(tmp_path, ramp, good=3, bad=0)).assign(sha256="the same")
+    before = data.data_digest(videos)
+    (tmp_path / "v02.mp4").write_bytes(ramp.read_bytes() + b"more")
+    assert data.data_digest(videos) != before
+
+
 def test_the_digest_knows_the_names_that_cut_the_quarters(videos):
     renamed = videos.assign(path=[str(Path(p).with_name(f"{9 - i}.mp4")) for i, p in enumerate(videos.path)])
     assert data.data_digest(renamed) != data.data_digest(videos)
