@@ -49,7 +49,7 @@ def test_a_quarter_is_a_contiguous_run_of_the_sorted_list(full):
 
 
 def test_label_numbers_are_places_in_the_list():
-    assert label_numbers(CLASSES).tolist() == list(range(10))
+    assert label_numbers(CLASSES, CLASSES).tolist() == list(range(10))
     assert label_numbers(["alligator_wrestling", "abseiling"], LABELLED_CLASSES).tolist() == [2, 0]
 
 
