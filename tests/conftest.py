@@ -40,17 +40,8 @@ GUIDE = "field_guide"  # chapter 4b
 EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
-    "config",
-    "store",
-    "disk",
-    "workers",
-    "videos",
-    "lists",
-    "clips",
-    "features",
-    "jepa",
-    "published",
-    "weights",
+    *("config", "store", "machine", "workers", "videos", "lists", "clips", "fitting", "features", "heads"),
+    *("jepa", "published", "checkpoints", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
