@@ -99,6 +99,10 @@ def provoked(record_property: Callable[[str, object], None]) -> Iterator[Callabl
         record_property("fault", json.dumps({"fault": fault, "stage": stage, "times": times}))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write down the numbers of stages; see test_golden.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "provoked" in getattr(item, "fixturenames", ()):
