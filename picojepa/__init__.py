@@ -1,21 +1,14 @@
 """picojepa: pico-JEPA, one module per chapter of the book.
 
-A clip flows down, and no module imports one that stands below it::
-
-    videos, lists, data     file -> clips
-    masking                 clip -> which tokens are hidden
-    architecture, jepa      tokens -> loss
-    fitting, pretraining    loss -> encoder
-    features, probing       encoder -> features -> answers
-    ensemble, tsne          answers -> votes, features -> maps
-    results, stats          answers -> tables and intervals
-
-`config` holds all settings, `store` keeps results, `machine` knows the computer, `workers` decode in processes.
+A clip flows down, and nothing climbs back: file -> clip (`videos`, `lists`, `data`) -> tokens and masks (`masking`) ->
+loss (`architecture`, `jepa`) -> encoder (`fitting`, `pretraining`) -> features (`features`) -> answers (`probing`) ->
+votes (`ensemble`) and maps (`tsne`) -> tables (`results`, `stats`). `config` holds all settings, `store` keeps
+results, `machine` knows the computer, `workers` decode in processes of their own.
 """
 
 from typing import Any
 
-__version__ = "1.1.0"
+__version__ = "1.0.0"
 
 
 def require(condition: bool, message: str) -> None:

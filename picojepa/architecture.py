@@ -44,15 +44,9 @@ class ModelConfig:
 
 
 def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
-    """Cut clips into tubelets and flatten each.
+    """Cut clips, (B, C, T, H, W), into tubelets of some frames and patch x patch pixels, and flatten each.
 
-    Args:
-        clips: (B, C, T, H, W).
-        tubelet: frames per token.
-        patch: pixels per token, in height and width.
-
-    Returns:
-        (B, N, C * tubelet * patch * patch) with tokens in the order (time, row, column).
+    Returns (B, N, C * tubelet * patch * patch) with tokens in the order (time, row, column).
     """
     batch, channels, frames, height, width = clips.shape
     grid = clips.reshape(batch, channels, frames // tubelet, tubelet, height // patch, patch, width // patch, patch)
@@ -60,10 +54,8 @@ def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
 
 
 def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
-    """Fixed positions: for each axis a share of the width, half sines and half cosines.
+    """Fixed positions, (N, width): for each axis a share of the width, half sines and half cosines.
 
-    Returns:
-        (N, width) for N = product of the grid (time slices, rows, columns).
     Source: V-JEPA section 3 ("3-D sine-cosine positional embeddings"). Book: chapter 3.
     """
     side = width // 6 * 2  # rows and columns get a third each, time the rest
@@ -80,17 +72,10 @@ def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
 def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> Tensor:
     """Attention: every query gets a mean of the values, weighted by how well it fits their keys.
 
-    PyTorch's fused kernel does this. On CPUs, for sequences as short as here, plain matrix products can be faster,
-    most of all in bfloat16: some heads at a time, so that their scores stay in the processor's cache.
+    All shapes are (B, heads, N, D / heads); ``dropout`` is the probability that a weight is set to zero. PyTorch's
+    fused kernel does this. On CPUs, for sequences as short as here, plain matrix products can be faster, most of all
+    in bfloat16: some heads at a time, so that their scores stay in the processor's cache.
 
-    Args:
-        query: (B, heads, N, D / heads).
-        key: the same shape.
-        value: the same shape.
-        dropout: probability with which a weight is set to zero.
-
-    Returns:
-        (B, heads, N, D / heads).
     Source: V-JEPA's Vision Transformer; the measurements are in LOG.md. Book: chapter 3.
     """
     tokens, size = query.shape[-2:]
@@ -159,24 +144,17 @@ class Encoder(nn.Module):
         initialise(self)
 
     def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
-        """Encode clips; hidden tokens are dropped before the first block.
+        """Encode normalised clips, (B, 3, T, H, W); hidden tokens are dropped before the first block.
 
-        Args:
-            clips: (B, 3, T, H, W), normalised.
-            keep: token numbers to encode, (B, M); all tokens if None.
-
-        Returns:
-            (B, M, D), or (B, N, D) for all tokens.
+        Returns (B, M, D) for the tokens with the numbers ``keep``, (B, M), or (B, N, D) for all of them.
 
         Raises:
             ValueError: the clips give another number of tokens than the positions.
         """
         x = patchify(clips, self.tubelet, self.patch)  # (B, N, pixels)
         if x.shape[1] != len(self.positions):
-            raise ValueError(
-                f"clips of shape {tuple(clips.shape)} give {x.shape[1]} tokens; "
-                f"this encoder was made for {len(self.positions)}"
-            )
+            made = f"this encoder was made for {len(self.positions)}"
+            raise ValueError(f"clips of shape {tuple(clips.shape)} give {x.shape[1]} tokens; {made}")
         positions = self.positions.expand(len(x), -1, -1)  # (B, N, D)
         if keep is not None:
             x, positions = gather_tokens(x, keep), gather_tokens(positions, keep)  # (B, M, ...)
@@ -208,16 +186,13 @@ class Predictor(nn.Module):
         initialise(self)
 
     def forward(self, context: Tensor, context_numbers: Tensor, target_numbers: Tensor, kind: int = 0) -> Tensor:
-        """Predict the features of hidden tokens.
+        """Predict the features, (B, K, D), of hidden tokens.
 
         Args:
             context: encoded visible tokens, (B, M, D).
             context_numbers: where they are, (B, M).
             target_numbers: which tokens to predict, (B, K).
             kind: which of the masks on the same clip this is; each has its own mask token.
-
-        Returns:
-            (B, K, D).
         """
         x = self.enter(context) + self.positions[context_numbers]  # (B, M, P)
         questions = self.mask_tokens[kind] + self.positions[target_numbers]  # (B, K, P)

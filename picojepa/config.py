@@ -18,7 +18,7 @@ from picojepa import require
 from picojepa.architecture import ModelConfig
 from picojepa.clips import ClipConfig
 from picojepa.fitting import ProbeConfig, TrainingConfig
-from picojepa.masking import Grid, MaskConfig
+from picojepa.masking import Grid
 from standin.plan import StandInConfig
 
 # In what the published code differs from V-JEPA, and the finding F1-F6 that describes it. Chapter 4 has the table.
@@ -56,16 +56,11 @@ class Settings:
     def __post_init__(self) -> None:
         require(self.recipe in RECIPES, f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}")
         require(self.recipe == "published" or not self.published, "only the recipe 'published' has switches")
-        require(
-            self.clip.size % self.model.patch == 0,
-            f"{self.clip.size} pixels do not divide into patches of {self.model.patch}; "
-            "change clip.size or model.patch",
-        )
-        require(
-            self.clip.frames % self.model.tubelet == 0,
-            f"{self.clip.frames} frames do not divide into tubelets of {self.model.tubelet}; "
-            "change clip.frames or model.tubelet",
-        )
+        clip, model = self.clip, self.model
+        said = f"{clip.size} pixels do not divide into patches of {model.patch}"
+        require(clip.size % model.patch == 0, f"{said}; change clip.size or model.patch")
+        said = f"{clip.frames} frames do not divide into tubelets of {model.tubelet}"
+        require(clip.frames % model.tubelet == 0, f"{said}; change clip.frames or model.tubelet")
 
     @property
     def grid(self) -> Grid:
@@ -79,11 +74,7 @@ class Settings:
 
 
 def as_published(settings: Settings, *switches: str) -> Settings:
-    """Settings with habits of the published code.
-
-    Args:
-        settings: of the recipe ``vjepa``.
-        switches: names in `SWITCHES`; none: all of them.
+    """Settings, of the recipe ``vjepa``, with habits of the published code: the named `SWITCHES`, or all of them.
 
     Raises:
         ValueError: unknown switch, with the list of known ones.
@@ -124,14 +115,7 @@ PROFILES = {
         clip=ClipConfig(frames=8, size=224, frames_per_second=None, clips_per_video=4),
         model=ModelConfig(width=192, depth=8, heads=8, predictor_width=96, predictor_depth=2, predictor_heads=4),
         training=TrainingConfig(
-            clips=28_800,
-            batch=10,
-            learning_rate=2e-4,
-            warmup=0.25,
-            weight_decay=(0.04, 0.4),
-            ema=(0.998, 1.0),
-            mask=MaskConfig(ratio=0.75),
-            checkpoint_every=50,
+            clips=28_800, batch=10, learning_rate=2e-4, warmup=0.25, ema=(0.998, 1.0), checkpoint_every=50
         ),
         probe=ProbeConfig(
             epochs=4,
@@ -150,11 +134,8 @@ PROFILES = {
 def override(settings: Settings, *words: str, prog: str | None = None) -> Settings:
     """Settings with some numbers changed by the words of a command line, all at once.
 
-    Args:
-        settings: any.
-        words: such as ``--training.batch 64`` or ``training.batch=64``, of pairs ``--training.ema 0.9 1`` or
-            ``training.ema=(0.9, 1)``; ``--help`` lists them all.
-        prog: name of the command, for its help.
+    Words are such as ``--training.batch 64``, ``training.batch=64`` or ``training.ema=(0.9, 1)``; ``--help`` lists
+    them all.
 
     Raises:
         SystemExit: an unknown name, or a value that does not fit; the reason was printed, with the names that are near.
@@ -170,11 +151,7 @@ def _options(word: str) -> list[str]:
 
 
 def settings(profile: str | None = None, recipe: str | None = None) -> Settings:
-    """The experiment that the environment asks for.
-
-    Args:
-        profile: name in `PROFILES`; default: ``PICOJEPA_PROFILE``, else ``laptop``.
-        recipe: name in `RECIPES`; default: ``PICOJEPA_RECIPE``, else ``vjepa``.
+    """The experiment of a profile (default: ``PICOJEPA_PROFILE``, else laptop) and recipe (``PICOJEPA_RECIPE``, vjepa).
 
     Raises:
         ValueError: unknown profile or recipe, with the list of known ones.

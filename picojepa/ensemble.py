@@ -35,9 +35,6 @@ VOTES = ("majority vote", "soft vote")
 HEADS = "heads.safetensors"
 
 
-# ---------------------------------------------------------------- votes
-
-
 def ballots(scores: np.ndarray) -> np.ndarray:
     """How many members chose each class: scores (members, n, classes) -> counts (n, classes)."""
     chosen = scores.argmax(-1)  # (members, n)
@@ -55,45 +52,28 @@ def certainty_breaks(scores: np.ndarray) -> np.ndarray:
     return scores.sum(0)
 
 
-def class_order_breaks(scores: np.ndarray) -> np.ndarray:
-    """Preference for the class that comes first in the list."""
-    return np.broadcast_to(-np.arange(scores.shape[-1], dtype=float), scores.shape[1:])
-
-
 def first_member_breaks(scores: np.ndarray) -> np.ndarray:
     """Preference for the class that the earliest member chose."""
-    chosen = scores.argmax(-1)  # (members, n)
-    rank = np.arange(len(scores))[:, None, None]
-    places = np.where(chosen[..., None] == np.arange(scores.shape[-1]), -rank, -len(scores))
-    return places.max(0).astype(float)
+    chosen = scores.argmax(-1)[..., None] == np.arange(scores.shape[-1])  # (members, n, classes)
+    return -np.where(chosen, np.arange(len(scores))[:, None, None], len(scores)).min(0)
 
 
-def chance_breaks(scores: np.ndarray, seed: int = 0) -> np.ndarray:
-    """A random preference."""
-    return np.random.default_rng(seed).random(scores.shape[1:])
-
-
-# The rule of this book is the first one. It was fixed before any result was seen.
+# Rule -> preference for each class, (n, classes). That of this book is the first; it was fixed before any result.
 TIE_RULES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "summed certainty": certainty_breaks,
-    "class order": class_order_breaks,
+    "class order": lambda scores: np.zeros(scores.shape[1:]) - np.arange(scores.shape[-1]),
     "first member": first_member_breaks,
-    "by lot": chance_breaks,
+    "by lot": lambda scores: np.random.default_rng(0).random(scores.shape[1:]),
 }
 
 
 def majority_vote(scores: np.ndarray, rule: str = "summed certainty") -> np.ndarray:
-    """The class with the most votes; ties are broken by a rule.
+    """Number of the class with the most votes, (n,); ties are broken by a rule in `TIE_RULES`.
 
     Args:
         scores: probabilities, (members, n, classes).
-        rule: name in `TIE_RULES`.
+        rule: its name; ValueError if it is unknown.
 
-    Returns:
-        Class numbers, (n,).
-
-    Raises:
-        ValueError: unknown rule.
     Source: pico-JEPA section 3 (its rule for ties is not known). Book: chapter 6.
     """
     require(rule in TIE_RULES, f"unknown rule for ties {rule!r}; known: {', '.join(TIE_RULES)}")
@@ -112,16 +92,6 @@ def average_heads(heads: list[LinearHead]) -> LinearHead:
         for name, parameter in mean.named_parameters():
             parameter.copy_(torch.stack([head.get_parameter(name) for head in heads]).mean(0))
     return mean.eval()
-
-
-# ---------------------------------------------------------------- members
-
-
-def missing_classes(clips: Clips) -> dict[str, list[str]]:
-    """For each member whose list lacks some of the labelled classes, which: only with few videos of a class."""
-    labels = {member: set(clips.videos.label[member_rows(clips, member)]) for member in MEMBERS}
-    lacks = {m: [c for c in labelled_classes(clips.videos) if c not in found] for m, found in labels.items()}
-    return {member: classes for member, classes in lacks.items() if classes}
 
 
 def member_rows(clips: Clips, member: str) -> np.ndarray:
@@ -147,8 +117,7 @@ def fit_members(
     heads, classes = {}, labelled_classes(clips.videos)
     for number, member in enumerate(MEMBERS):
         rows = member_rows(clips, member)
-        if len(rows) == 0:
-            raise ValueError(f"{member} has no training videos; add labelled videos, at least four in all")
+        require(len(rows) > 0, f"{member} has no training videos; add labelled videos, at least four in all")
         features, labels = features_of(rows), label_numbers(clips.videos.label[rows], classes)
         with seeded(config.seed + number):
             heads[member] = LinearHead(features[0].shape[1], len(classes))
@@ -226,9 +195,6 @@ def scores_of(table: pd.DataFrame, members: tuple[str, ...] = PARTIALS) -> np.nd
     return np.stack([table.loc[table.member == member, columns].to_numpy() for member in members])
 
 
-# ---------------------------------------------------------------- tables
-
-
 def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in percent by class (rows) and member (columns), with class mean and pooled share below.
 
@@ -242,10 +208,7 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean certainty in percent by class (rows) and member (columns).
-
-    Source: pico-JEPA Table 3. Book: chapter 6.
-    """
+    """Mean certainty in percent by class (rows) and member (columns). Source: pico-JEPA Table 3."""
     by_class = 100 * table.groupby(["label", "member"]).certainty.mean().unstack()
     return by_class[list(MEMBERS)]
 
@@ -253,34 +216,20 @@ def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
 def classify_file(
     path: str | Path, settings: Settings, encoder: Encoder, heads: dict[str, LinearHead], classes: Sequence[str]
 ) -> pd.DataFrame:
-    """What each member and the votes say of any video file, in one encoder pass.
-
-    Args:
-        path: any file that FFmpeg reads.
-        settings: geometry and sampling of the clip.
-        encoder: frozen.
-        heads: of `train_members`.
-        classes: names, in the order of the heads' numbers.
+    """What each member (of `train_members`) and the votes say of any video file, in one encoder pass.
 
     Returns:
         One row per member and vote: answer, certainty, and the probability of every class.
 
     Raises:
         VideoError: the file can not be read.
-    Book: chapter 6.
     """
     clip = read_clips(path, settings.clip, [0.5]).numpy()  # (1, T, 3, H, W)
     scores = member_scores(heads, encode(encoder.to(device()), clip))  # (5, 1, classes)
-    mean = soft_vote(scores[1:])
-    rows: list[dict[str, Any]] = []
-    for name, of_member in [*zip(MEMBERS, scores[:, 0], strict=True), *((vote, mean[0]) for vote in VOTES)]:
-        answer = majority_vote(scores[1:])[0] if name == "majority vote" else of_member.argmax()
-        rows.append(
-            {
-                "member": name,
-                "answer": classes[answer],
-                "certainty": of_member[answer],
-                **dict(zip(classes, of_member, strict=True)),
-            }
-        )
-    return pd.DataFrame(rows).set_index("member")
+    mean = soft_vote(scores[1:])  # (1, classes)
+    answers = [*scores.argmax(-1)[:, 0], majority_vote(scores[1:])[0], mean.argmax()]
+    members = pd.Index([*MEMBERS, *VOTES], name="member")
+    table = pd.DataFrame([*scores[:, 0], mean[0], mean[0]], members, list(classes))
+    table.insert(0, "certainty", table.to_numpy()[np.arange(len(table)), answers])
+    table.insert(0, "answer", [classes[i] for i in answers])
+    return table

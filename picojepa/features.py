@@ -20,6 +20,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from picojepa import require
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import normalise
 from picojepa.config import Settings
@@ -30,17 +31,14 @@ from picojepa.machine import device, seeded
 def encode(
     encoder: nn.Module, clips: np.ndarray, batch: int = 64, pool: bool = True, noise: int | None = None
 ) -> Tensor:
-    """Features of stored clips from a frozen encoder.
+    """Features of stored clips, uint8 (n, T, 3, H, W), from a frozen encoder: float32 (n, D), on the CPU.
 
     Args:
         encoder: maps (B, 3, T, H, W) to (B, N, D).
-        clips: uint8 (n, T, 3, H, W).
+        clips: as they are stored.
         batch: clips encoded at a time.
-        pool: average over tokens.
+        pool: average over tokens; without it the features are (n, N, D).
         noise: seed of the encoder's dropout; None: dropout is off, as it should be.
-
-    Returns:
-        float32 on the CPU: (n, D) if pooled, else (n, N, D).
     """
     where, training, parts = next(encoder.parameters()).device, encoder.training, []
     encoder.train(noise is not None)
@@ -53,15 +51,12 @@ def encode(
 
 
 def spread_and_rank(features: Tensor) -> tuple[float, float]:
-    """How far apart the features of different clips lie, and in how many directions.
+    """How far apart the features of different clips, (n, D), lie, and in how many directions.
 
-    Args:
-        features: one row per clip, (n, D).
+    Returns the mean over D of the standard deviation over clips, and the effective rank (the exponential of the
+    entropy of the normalised singular values), between 1 and min(n, D).
 
-    Returns:
-        The mean over D of the standard deviation over clips, and the effective rank (the exponential
-        of the entropy of the normalised singular values), between 1 and min(n, D).
-    Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
+    Source: Roy and Vetterli 2007 for the effective rank. Book: chapters 4.
     """
     centred = features.double() - features.double().mean(0)
     share = torch.linalg.svdvals(centred)
@@ -71,12 +66,9 @@ def spread_and_rank(features: Tensor) -> tuple[float, float]:
 
 
 def quick_probe(features: Tensor, labels: Sequence[str]) -> float | None:
-    """Accuracy (0 to 1) of a ridge classifier in cross-validation: rough, but done in a tenth of a second.
+    """Accuracy (0 to 1) of a ridge classifier on (n, D) in cross-validation: rough, but done in a tenth of a second.
 
-    Args:
-        features: one row per clip, (n, D).
-        labels: class names; with a class of one clip there is nothing to validate with, and the answer is None.
-    Book: chapter 4; the probes whose numbers count are those of chapter 5.
+    With a class of one clip there is nothing to validate with, and the answer is None.
     """
     rarest = min(Counter(labels).values())
     if rarest < 2 or len(set(labels)) < 2:
@@ -95,22 +87,19 @@ def load_encoder(path: Path, settings: Settings) -> Encoder:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no encoder at {path}; pre-train one (chapter 4)")
-    encoder, weights = new_encoder(settings.model, settings.grid, 0), load_file(path)
-    check_geometry(path, shapes(weights), shapes(encoder.state_dict()))
-    encoder.load_state_dict(weights)
+    encoder = new_encoder(settings.model, settings.grid, 0)
+    load_weights(encoder, load_file(path), path)
     return encoder.to(device()).eval()
 
 
-def shapes(weights: dict[str, Any]) -> dict[str, list[int]]:
-    """Shape of every tensor in a state dictionary."""
-    return {name: list(value.shape) for name, value in weights.items() if isinstance(value, Tensor)}
-
-
-def check_geometry(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Raise ValueError, naming the first difference, unless a file was made for the wanted geometry."""
+def load_weights(module: nn.Module, weights: dict[str, Any], path: Path) -> None:
+    """Give a module the weights of a file; ValueError if they were made for another geometry."""
+    found, wanted = (
+        {name: list(value.shape) for name, value in state.items() if isinstance(value, Tensor)}
+        for state in (weights, module.state_dict())
+    )
     for name in wanted | found:
-        if wanted.get(name) != found.get(name):
-            raise ValueError(
-                f"{path}: made for another geometry: {name} is {found.get(name)}, these settings want "
-                f"{wanted.get(name)}; use the profile it was made with or delete the file"
-            )
+        said = f"{name} is {found.get(name)}, these settings want {wanted.get(name)}"
+        remedy = "use the profile it was made with or delete the file"
+        require(wanted.get(name) == found.get(name), f"{path}: made for another geometry: {said}; {remedy}")
+    module.load_state_dict(weights)

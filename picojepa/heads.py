@@ -6,6 +6,7 @@ Book: chapters 5 and 6.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from picojepa.machine import seeded
 class LinearHead(nn.Module):
     """Mean over tokens, then one linear layer: (B, N, D) or pooled (B, D) -> logits (B, classes).
 
-    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapter 5.
+    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapters 5 and 6.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -34,7 +35,7 @@ class LinearHead(nn.Module):
 class AttentiveHead(nn.Module):
     """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
 
-    Source: V-JEPA section 4 ("attentive probing"). Book: chapter 5.
+    Source: V-JEPA section 4 ("attentive probing"). Book: chapters 5 and 6.
     """
 
     def __init__(self, width: int, classes: int, heads: int) -> None:
@@ -54,35 +55,29 @@ class AttentiveHead(nn.Module):
 def train_head(
     head: nn.Module, features: Sequence[Tensor], labels: Tensor, epochs: int, peak: float, config: ProbeConfig
 ) -> nn.Module:
-    """Train a head on stored features: AdamW, warm-up over half of the steps at most 2 epochs, then a cosine.
+    """Train a head, in place, on stored features: AdamW, warm-up over at most 2 epochs, then a cosine.
 
     Args:
-        head: changed in place and returned.
+        head: changed and returned.
         features: one or several encodings of the same clips, each (n, D) or (n, N, D); the epochs go round them.
         labels: class numbers, (n,).
         epochs: passes over the clips.
         peak: largest learning rate.
         config: batch, weight decay and seed of the shuffling.
-    Source: pico-JEPA section 3 (its `paper` values). Book: chapter 5.
+
+    Source: pico-JEPA section 3 (its `paper` values). Book: chapters 5 and 6.
     """
     generator = torch.Generator().manual_seed(config.seed)
     batches = max(1, len(labels) // config.batch)
-    schedule = TrainingConfig(
-        clips=epochs * batches,
-        batch=1,
-        learning_rate=peak,
-        final_learning_rate=1e-7,
-        warmup=min(0.5, 2 / epochs),
-        weight_decay=(config.weight_decay, config.weight_decay),
-        precision="float32",
-    )
+    schedule = TrainingConfig(clips=epochs * batches, batch=1, learning_rate=peak, final_learning_rate=1e-7)
+    schedule = replace(schedule, warmup=min(0.5, 2 / epochs), weight_decay=(config.weight_decay,) * 2)
 
     def shuffled() -> Iterator[tuple[Tensor, Tensor]]:
         for epoch in range(epochs):
             for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
                 yield features[epoch % len(features)][chosen], labels[chosen]
 
-    return fit(head, shuffled(), schedule)
+    return fit(head, shuffled(), replace(schedule, precision="float32"))
 
 
 def attentive_head(settings: Settings, tokens: Tensor, labels: Tensor, classes: int) -> AttentiveHead:

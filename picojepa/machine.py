@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, distributed
 
+from picojepa import require
+
 ENOUGH = 0.9  # share of the best speed with which fewer threads are preferred: a busy machine punishes many
 
 
@@ -61,11 +63,8 @@ def cores() -> int:
 def best_threads(rate: Callable[[], float]) -> tuple[int, dict[str, float]]:
     """The number of threads with which something runs fastest here and now, and the rates that were measured.
 
-    Each number is tried twice and judged by the better try. ``OMP_NUM_THREADS`` decides instead, where it is set; on
-    a GPU the number does not matter.
-
-    Args:
-        rate: does a bit of the real work and returns its speed, the larger the better.
+    ``rate`` does a bit of the real work and returns its speed. Each number is tried twice and judged by the better try.
+    ``OMP_NUM_THREADS`` decides instead, where it is set; on a GPU the number does not matter.
     """
     if "OMP_NUM_THREADS" in os.environ or device().type == "cuda":
         return torch.get_num_threads(), {}
@@ -98,9 +97,6 @@ def hardware() -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- several processes
-
-
 def rank() -> int:
     """Number of this process among those that train together, 0 if it is alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0
@@ -112,15 +108,9 @@ def processes() -> int:
 
 
 def share_of(batch: int) -> slice:
-    """The part of a step's clips that this process works on.
-
-    Raises:
-        ValueError: the batch does not divide among the processes.
-    """
-    if batch % processes():
-        raise ValueError(
-            f"a batch of {batch} clips does not divide among {processes()} processes; change training.batch"
-        )
+    """The part of a step's clips that this process works on; ValueError if they do not divide among the processes."""
+    said = f"a batch of {batch} clips does not divide among {processes()} processes"
+    require(batch % processes() == 0, f"{said}; change training.batch")
     return slice(rank() * batch // processes(), (rank() + 1) * batch // processes())
 
 

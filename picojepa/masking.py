@@ -46,13 +46,7 @@ class Mask:
 
 
 def tube(grid: Grid, ratio: float, batch: int, generator: torch.Generator) -> Mask:
-    """Hide the same random cells of the frame in every time slice.
-
-    Args:
-        grid: (time slices, rows, columns) of tokens.
-        ratio: share of the cells that is hidden, between 0 and 1.
-        batch: B, number of masks; all hide the same number of cells.
-        generator: source of randomness.
+    """Hide the same random cells of the frame in every time slice: a share ``ratio``, equally many in each of B masks.
 
     Raises:
         ValueError: the ratio leaves no cell visible or none hidden.
@@ -61,10 +55,8 @@ def tube(grid: Grid, ratio: float, batch: int, generator: torch.Generator) -> Ma
     slices, rows, columns = grid
     cells = rows * columns
     hidden = round(ratio * cells)
-    if not 0 < hidden < cells:
-        raise ValueError(
-            f"a masked share of {ratio} hides {hidden} of {cells} cells; at least one must be hidden and one visible"
-        )
+    said = f"a masked share of {ratio} hides {hidden} of {cells} cells"
+    require(0 < hidden < cells, f"{said}; at least one must be hidden and one visible")
     visible = torch.ones(batch, cells, dtype=torch.bool)
     visible.scatter_(1, torch.rand(batch, cells, generator=generator).argsort(dim=1)[:, :hidden], False)
     return _split(visible.unsqueeze(1).expand(-1, slices, -1))
@@ -75,11 +67,8 @@ def multiblock(grid: Grid, batch: int, generator: torch.Generator) -> list[Mask]
 
     Source: V-JEPA section 3.2 and appendix; the block size is drawn once per batch. Book: chapter 2.
     """
-    slices = grid[0]
-    return [
-        _split(_outside_blocks(grid, *kind, batch, generator).unsqueeze(1).expand(-1, slices, -1))
-        for kind in (SHORT_RANGE, LONG_RANGE)
-    ]
+    outside = [_outside_blocks(grid, *kind, batch, generator) for kind in (SHORT_RANGE, LONG_RANGE)]
+    return [_split(visible.unsqueeze(1).expand(-1, grid[0], -1)) for visible in outside]
 
 
 def causal(grid: Grid, visible_slices: int, batch: int, generator: torch.Generator) -> Mask:
@@ -89,10 +78,8 @@ def causal(grid: Grid, visible_slices: int, batch: int, generator: torch.Generat
         ValueError: no time slice, or all of them, would stay visible.
     Source: V-JEPA ablation "causal multi-block". Book: chapter 2.
     """
-    if not 0 < visible_slices < grid[0]:
-        raise ValueError(
-            f"{visible_slices} of {grid[0]} time slices visible; at least one must be visible and one hidden"
-        )
+    said = f"{visible_slices} of {grid[0]} time slices visible"
+    require(0 < visible_slices < grid[0], f"{said}; at least one must be visible and one hidden")
     outside = _outside_blocks(grid, *SHORT_RANGE, batch, generator)  # (B, cells)
     visible = outside.unsqueeze(1).repeat(1, grid[0], 1)  # (B, slices, cells)
     visible[:, visible_slices:] = False

@@ -25,7 +25,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from picojepa import store
+from picojepa import require, store
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers, normalise
 from picojepa.config import Settings
@@ -42,18 +42,12 @@ PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's p
 
 @dataclass(frozen=True)
 class Task:
-    """A question about videos: which rows to learn from, which to be asked about, and the answers.
+    """A question about videos: which rows to learn from, which to be asked about, and the answers."""
 
-    Attributes:
-        classes: names, in the order of the numbers.
-        train, test: row numbers in a `Clips`.
-        train_labels, test_labels: class numbers, int64.
-    """
-
-    classes: tuple[str, ...]
-    train: np.ndarray
+    classes: tuple[str, ...]  # in the order of their numbers
+    train: np.ndarray  # row numbers in a `Clips`
     test: np.ndarray
-    train_labels: Tensor
+    train_labels: Tensor  # class numbers, int64
     test_labels: Tensor
 
 
@@ -67,13 +61,10 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     ours = videos.label.isin(classes)
     train = clips.select(ours & (videos.split == "pretrain") & (videos.labelled if labelled_only else True))
     test = clips.select(ours & (videos.split == "validation"))
-    if missing := [c for c in classes if c not in set(videos.label[train])]:
-        raise ValueError(f"class without training videos: {', '.join(missing)}; add some or ask about other classes")
+    missing = ", ".join(c for c in classes if c not in set(videos.label[train]))
+    require(not missing, f"class without training videos: {missing}; add some or ask about other classes")
     answers = label_numbers(videos.label[train], classes), label_numbers(videos.label[test], classes)
     return Task(classes, train, test, *answers)
-
-
-# ---------------------------------------------------------------- probes
 
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -81,7 +72,6 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
 
     How strongly the weights are held small is chosen by cross-validation on the training videos alone;
     with a single video in some class nothing can be chosen, and the penalty is 1.
-    Book: chapter 5.
     """
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     choice = {"Cs": PENALTIES, "cv": min(3, rarest), "scoring": "neg_log_loss", "l1_ratios": (0,)}
@@ -98,35 +88,23 @@ def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbour
     return model.fit(train, labels).predict_proba(test)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What a probe is given: token features (n, N, D) to learn from and to be asked about, and the labels (n,)."""
-
-    train: Tensor
-    labels: Tensor
-    test: Tensor
-    classes: int
-
-    def pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means over tokens for training, their labels, and means for the test."""
-        return self.train.mean(1).numpy(), self.labels.numpy(), self.test.mean(1).numpy()
+def _pooled(probe: Callable[..., np.ndarray], task: Task, train: Tensor, test: Tensor, *more: int) -> np.ndarray:
+    return probe(train.mean(1).numpy(), task.train_labels.numpy(), test.mean(1).numpy(), *more)
 
 
-def _attentive(settings: Settings, given: Examples, folder: Path) -> np.ndarray:
-    head = attentive_head(settings, given.train, given.labels, given.classes)
+def _attentive(settings: Settings, task: Task, train: Tensor, test: Tensor, folder: Path) -> np.ndarray:
+    head = attentive_head(settings, train, task.train_labels, len(task.classes))
     save_file(head.state_dict(), folder / ATTENTIVE)
-    return head_scores(head, given.test)
+    return head_scores(head, test)
 
 
-# Probe -> probabilities (n_test, classes); a probe may leave what it learned in the folder of the result.
-PROBES: dict[str, Callable[[Settings, Examples, Path], np.ndarray]] = {
-    "linear": lambda settings, given, folder: linear_probe(*given.pooled()),
+# Probe -> probabilities (n_test, classes) from the tokens (n, N, D) of training and test videos. It may leave what it
+# learned in the folder of the result.
+PROBES: dict[str, Callable[[Settings, Task, Tensor, Tensor, Path], np.ndarray]] = {
+    "linear": lambda settings, task, train, test, _: _pooled(linear_probe, task, train, test),
     "attentive": _attentive,
-    "k-NN": lambda settings, given, folder: knn_probe(*given.pooled(), settings.probe.neighbours),
+    "k-NN": lambda settings, task, train, test, _: _pooled(knn_probe, task, train, test, settings.probe.neighbours),
 }
-
-
-# ---------------------------------------------------------------- baselines
 
 
 def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
@@ -137,15 +115,7 @@ def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
 
 
 def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
-    """Mean absolute difference of neighbouring frames in each of side x side places.
-
-    Args:
-        clips: uint8 (n, T, 3, H, W).
-        side: places along each axis.
-
-    Returns:
-        float32 (n, side * side), levels of 255.
-    """
+    """Mean absolute difference of neighbouring frames in side x side places: uint8 (n, T, 3, H, W) -> (n, side**2)."""
     maps = []
     for clip in clips:  # one at a time: the clips may be mapped from disk
         moved = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((0, 1))  # (H, W)
@@ -155,16 +125,10 @@ def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
 
 def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
     """Train the same encoder with a linear head from scratch, with labels; returns probabilities (n_test, classes)."""
-    config, training = settings.probe, settings.training
-    schedule = TrainingConfig(
-        clips=config.supervised_clips,
-        batch=training.batch,
-        learning_rate=training.learning_rate,
-        precision=training.precision,
-        seed=config.seed,
-    )
-    where, encoder = device(), new_encoder(settings.model, settings.grid, config.seed)
-    with seeded(config.seed):
+    seed = settings.probe.seed
+    schedule = TrainingConfig(clips=settings.probe.supervised_clips, seed=seed, **_supervision(settings))
+    where, encoder = device(), new_encoder(settings.model, settings.grid, seed)
+    with seeded(seed):
         model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
@@ -177,7 +141,9 @@ def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
     return head_scores(model[1].cpu(), encode(encoder, clips.centre[task.test]))
 
 
-# ---------------------------------------------------------------- tables of predictions
+def _supervision(settings: Settings) -> dict[str, Any]:
+    """What supervised training takes over from pre-training."""
+    return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
 
 
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
@@ -186,16 +152,8 @@ def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any)
     stems = videos.path.map(lambda path: Path(path).stem)
     if pd.DataFrame({"stem": stems, "label": videos.label}).duplicated().any():  # own files, in folders of a class
         stems = videos.path
-    best = scores.argmax(1)
-    table = pd.DataFrame(
-        {
-            **names,
-            "video": stems.to_numpy(),
-            "label": videos.label.to_numpy(),
-            "predicted": [task.classes[i] for i in best],
-            "certainty": scores.max(1),
-        }
-    )
+    answers = {"predicted": [task.classes[i] for i in scores.argmax(1)], "certainty": scores.max(1)}
+    table = pd.DataFrame({**names, "video": stems.to_numpy(), "label": videos.label.to_numpy(), **answers})
     return pd.concat([table, pd.DataFrame(scores, columns=[f"p_{name}" for name in task.classes])], axis=1)
 
 
@@ -209,15 +167,9 @@ def probe_encoder(
 ) -> pd.DataFrame:
     """Predictions of one encoder with every probe of `PROBES`, below each other."""
     train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
-    given = Examples(train, task.train_labels, test, len(task.classes))
-    tables = [
-        prediction_table(clips, task, probe(settings, given, folder), features=name, probe=kind)
-        for kind, probe in PROBES.items()
-    ]
+    scores = {kind: probe(settings, task, train, test, folder) for kind, probe in PROBES.items()}
+    tables = [prediction_table(clips, task, s, features=name, probe=kind) for kind, s in scores.items()]
     return pd.concat(tables, ignore_index=True)
-
-
-# ---------------------------------------------------------------- stored
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:
@@ -229,11 +181,7 @@ def read_predictions(folder: Path) -> pd.DataFrame:
 def probed(settings: Settings, clips: Clips, task: Task, run: Path | None = None) -> Path:
     """Folder with what all probes say of an encoder and what the attentive one learned, found again or made.
 
-    Args:
-        settings: geometry, probes and seed.
-        clips: decoded clips.
-        task: the question.
-        run: of the pre-trained encoder; None: the encoder with random weights of the same seed.
+    The encoder is that of a run, or without one that with random weights of the same seed.
     """
     seed = settings.training.seed
     inputs = {"encoder": run.name if run else ["random weights", seed], **task_inputs(settings, clips, task)}
@@ -256,8 +204,8 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
     """Predictions of a colour histogram with a linear probe, and of supervised training from scratch, stored."""
-    training = {name: asdict(settings.training)[name] for name in ("batch", "learning_rate", "precision")}
-    with store.result(BASELINES, {"training": training, **task_inputs(settings, clips, task)}) as result:
+    inputs = {"training": _supervision(settings), **task_inputs(settings, clips, task)}
+    with store.result(BASELINES, inputs) as result:
         if result.missing:
             histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
             colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])

@@ -33,20 +33,13 @@ def runs(grid: Grid, config: MaskConfig, batch: int, generator: torch.Generator)
 class DecoderPredictor(nn.Module):
     """Transformer decoder as wide as the encoder: mask tokens look at each other and at the context.
 
-    Source: pico-JEPA's published code; 1 039 488 parameters in the paper's geometry. Book: chapter 3.
+    Source: pico-JEPA's published code; 1 039 488 parameters in the paper's geometry.
     """
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        layer = nn.TransformerDecoderLayer(
-            model.width,
-            model.predictor_heads,
-            int(model.width * model.mlp_ratio),
-            model.dropout,
-            "gelu",
-            batch_first=True,
-            norm_first=True,
-        )
+        sizes = model.width, model.predictor_heads, int(model.width * model.mlp_ratio)
+        layer = nn.TransformerDecoderLayer(*sizes, model.dropout, "gelu", batch_first=True, norm_first=True)
         self.decoder = nn.TransformerDecoder(layer, model.predictor_depth, nn.LayerNorm(model.width))
 
     def forward(self, questions: Tensor, context: Tensor) -> Tensor:

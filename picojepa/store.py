@@ -31,18 +31,14 @@ PLACE = "name a folder that can be written in PICOJEPA_CACHE"
 REMEDIES = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EROFS: PLACE, errno.EACCES: PLACE, errno.EPERM: PLACE}
 
 
-# ---------------------------------------------------------------- places
-
-
 def cache_folder() -> Path:
-    """Where generated videos, decoded clips and results are kept.
+    """Where videos, decoded clips and results are kept: ``PICOJEPA_CACHE``, else ``data/cache`` of the repository.
 
-    ``PICOJEPA_CACHE``; else ``data/cache`` of the repository, or the user's cache folder for an installed package.
+    A package that was installed without the repository has the user's cache folder.
     """
-    if named := os.environ.get("PICOJEPA_CACHE"):
-        return Path(named).expanduser().resolve()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return DATA / "cache" if DATA.is_dir() else Path(base).expanduser() / "picojepa"
+    installed = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "picojepa")
+    named = os.environ.get("PICOJEPA_CACHE") or (DATA / "cache" if DATA.is_dir() else installed)
+    return Path(named).expanduser().resolve()
 
 
 def cache_limit() -> float:
@@ -51,27 +47,15 @@ def cache_limit() -> float:
 
 
 def data_file(name: str) -> Path:
-    """A file of the repository's folder ``data``.
-
-    Raises:
-        FileNotFoundError: it is not there, as in a package that was installed without the repository.
-    """
-    path = DATA / name
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing; it comes with the repository of the book: work in a clone of it")
-    return path
-
-
-# ---------------------------------------------------------------- files
+    """A file of the repository's folder ``data``; FileNotFoundError in a package installed without the repository."""
+    if not (DATA / name).exists():
+        raise FileNotFoundError(f"{DATA / name} is missing; it comes with the book's repository: work in a clone of it")
+    return DATA / name
 
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """A block, or a decorated function, whose errors of the disk hold the path and the remedy.
-
-    Raises:
-        OSError: a full disk, or one that cannot be written; other errors pass as they are.
-    """
+    """A block, or a decorated function, whose OSError of a full or protected disk holds the path and the remedy."""
     try:
         yield
     except OSError as error:
@@ -82,11 +66,7 @@ def explained() -> Iterator[None]:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write a file so that a reader sees the old or the new content, never a part.
-
-    Raises:
-        OSError: with the path, which the system leaves out for a full disk.
-    """
+    """Write a file so that a reader sees the old or the new content, never a part; an OSError holds the path."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
@@ -112,35 +92,21 @@ def as_json_lines(values: list[Any]) -> str:
     return "".join(json.dumps(value) + "\n" for value in values)
 
 
-# ---------------------------------------------------------------- results
-
-
 @dataclass(frozen=True)
 class Stage:
-    """A kind of result.
+    """A kind of result."""
 
-    Attributes:
-        name: ``module.what``.
-        version: of the code that makes it; another version gives other numbers.
-    """
-
-    name: str
-    version: int
+    name: str  # module.what
+    version: int  # of the code that makes it; another version gives other numbers
 
 
 @dataclass
 class Result:
-    """A result inside the block of `result`.
+    """A result inside the block of `result`."""
 
-    Attributes:
-        folder: where it is, or while it is missing, where to write it.
-        missing: whether the block has to make it.
-        facts: what its card should hold beside stage, inputs, seconds and hardware.
-    """
-
-    folder: Path
-    missing: bool
-    facts: dict[str, Any] = field(default_factory=dict)
+    folder: Path  # where it is, or while it is missing, where to write it
+    missing: bool  # whether the block has to make it
+    facts: dict[str, Any] = field(default_factory=dict)  # for its card, beside stage, inputs, seconds and hardware
 
 
 def digest(value: Any) -> str:
@@ -162,27 +128,17 @@ def found(stage: Stage, inputs: Mapping[str, Any]) -> Path | None:
 
 @contextmanager
 def result(stage: Stage, inputs: Mapping[str, Any]) -> Iterator[Result]:
-    """Find a result, or have it made in the block.
+    """Find a result, or have it made in the block from its inputs, all that shapes it, as plain values.
 
-    Use it as in::
+    ::
 
         with store.result(STAGE, inputs) as result:
             if result.missing:
                 ...  # write files into result.folder
-        read_something(result.folder)
+        read(result.folder)  # the finished one, with its card
 
     After an interruption the next block is given the same folder and may go on from what lies there. Of several
-    processes one makes the result while the others wait.
-
-    Args:
-        stage: what it is.
-        inputs: everything that shapes it, as plain values.
-
-    Yields:
-        The result. After the block its folder is the finished one, with ``card.json``.
-
-    Raises:
-        OSError: the disk is full or cannot be written.
+    processes one makes the result while the others wait. OSError: the disk is full or cannot be written.
     """
     if folder := found(stage, inputs):
         yield Result(folder, missing=False)
@@ -196,8 +152,7 @@ def result(stage: Stage, inputs: Mapping[str, Any]) -> Iterator[Result]:
                 return
             made = Result(folder.with_name(folder.name + ".partial"), missing=True)
             made.folder.mkdir(exist_ok=True)
-            before = _start_clock(made.folder)
-            start = time.perf_counter()
+            before, start = _start_clock(made.folder), time.perf_counter()
             yield made
             seconds = round(before + time.perf_counter() - start, 2)
             write_json(made.folder / CARD, _card(stage, inputs, seconds) | made.facts)

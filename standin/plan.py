@@ -1,16 +1,31 @@
-"""t"""
+"""The list of videos: the configuration, and what is drawn at random for each video.
 
+Each video has a random generator of its own, seeded with the name of its action: any video can be made
+alone, a longer list holds the videos of a shorter one, and an action more or less changes no other video.
+
+Book: chapter 1.
+"""
+
+import zlib
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import pandas as pd
 
-def require(c, m):
-    if not c:
-        raise ValueError(m)
+from standin.actions import ACTIONS
+from standin.scenes import SCENES
+
+VERSION = "1.1"  # of the generator: another version makes other videos
+
+RATES = (12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 29.97)  # frames per second
+SIZES = ((96, 96), (112, 96), (128, 96), (96, 120), (104, 104))  # width, height in pixels; even for yuv420p
+GOPS = (6, 12, 30, 250)  # frames from one key frame to the next
 
 
 @dataclass(frozen=True)
 class StandInConfig:
-    """What the procedural stand-in data set is made of (chapter 1 tells how the difficulty was set)."""
+    """What the stand-in is made of (chapter 1 tells how the difficulty was set)."""
 
     seed: int = 1
     scale: float = 0.208  # share of the paper's training lists; validation is never scaled
@@ -23,6 +38,53 @@ class StandInConfig:
     seconds: tuple[float, float] = (2.0, 3.0)  # length of a video
 
     def __post_init__(self) -> None:
-        require(0 < self.scale <= 1, f"scale must lie in (0, 1], not {self.scale}")
-        require(0 <= self.scene_correlation <= 1, f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
-        require(self.seed >= 0, f"seed must not be negative, not {self.seed}")
+        if not 0 < self.scale <= 1:
+            raise ValueError(f"scale must lie in (0, 1], not {self.scale}")
+        if not 0 <= self.scene_correlation <= 1:
+            raise ValueError(f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+
+
+def plan(config: StandInConfig) -> pd.DataFrame:
+    """List every video of the data set; row by row the same for the same ``config``.
+
+    Returns:
+        One row per video: path (inside the folder), label, split (pretrain or validation), labelled (is it in
+        the paper's labelled lists?), scene, seed, frames, fps, width and height (px), gop (frames), crf.
+
+    Book: chapter 1
+    """
+    training, validation = [], []
+    for label, action in sorted(ACTIONS.items()):
+        count = max(8, round(action.pretraining * config.scale))
+        # The paper lists 590 videos of adjusting_glasses but labels 589: the first one stays without a label.
+        unlabelled = count - (max(8, round(action.labelled * config.scale)) if action.labelled else 0)
+        training += [_row(config, "pretrain", label, n, n >= unlabelled) for n in range(count)]
+        count = max(4, round(action.validation * config.validation_scale))
+        validation += [_row(config, "validation", label, n, action.labelled > 0) for n in range(count)]
+    return pd.DataFrame(training + validation)
+
+
+def _row(config: StandInConfig, split: str, label: str, number: int, labelled: bool) -> dict[str, Any]:
+    """One row of `plan`."""
+    name = zlib.crc32(label.encode())
+    rng = np.random.default_rng([config.seed, int(split == "validation"), name, number])
+    fps = float(rng.choice(RATES))
+    width, height = SIZES[rng.integers(len(SIZES))]
+    at_home = rng.random() < config.scene_correlation
+    any_scene = tuple(SCENES)[rng.integers(len(SCENES))]
+    return {
+        "path": f"{split}/{label}/{label}_{number + 1:04d}.mp4",
+        "label": label,
+        "split": split,
+        "labelled": labelled,
+        "scene": label if at_home and label in SCENES else any_scene,
+        "seed": int(rng.integers(2**31)),
+        "frames": round(rng.uniform(*config.seconds) * fps),
+        "fps": fps,
+        "width": width,
+        "height": height,
+        "gop": int(rng.choice(GOPS)),
+        "crf": int(rng.integers(18, 27)),
+    }

@@ -1,4 +1,4 @@
-"""The stand-in data set: deterministic, counted like the paper's lists, resumable."""
+"""The stand-in data set: deterministic, counted like the paper's lists, open to further actions, resumable."""
 
 import io
 import json
@@ -10,10 +10,27 @@ import pytest
 from torchcodec.decoders import VideoDecoder
 
 import standin
-from picojepa.config import PAPER_PRETRAINING, PROFILES
+from picojepa.config import PROFILES
 from picojepa.store import DATA
-from standin import CLASSES, LABELLED_CLASSES, StandInConfig
+from standin import ACTIONS, SCENES, StandInConfig, files
+from standin.actions import MANNER, action, draw_numbers, rest, stand, wave
+from standin.plan import RATES
 
+# Videos of each action in the paper's published lists, and those of the actions that it labels.
+PRETRAINING = {
+    "abseiling": 957,
+    "acting_in_play": 749,
+    "adjusting_glasses": 590,
+    "air_drumming": 892,
+    "alligator_wrestling": 610,
+    "answering_questions": 548,
+    "applauding": 667,
+    "applying_cream": 559,
+    "archaeological_excavation": 661,
+    "archery": 970,
+}
+LABELLED = {"abseiling": 957, "adjusting_glasses": 589, "alligator_wrestling": 610, "archaeological_excavation": 661}
+VALIDATION = {"abseiling": 48, "adjusting_glasses": 48, "alligator_wrestling": 48, "archaeological_excavation": 50}
 SMALL = StandInConfig(scale=0.001, validation_scale=0.01, seconds=(0.3, 0.5))
 
 
@@ -32,11 +49,16 @@ def full() -> pd.DataFrame:
 def test_counts_are_those_of_the_paper(full):
     pretrain, validation = full[full["split"] == "pretrain"], full[full["split"] == "validation"]
     assert len(pretrain) == 7203
-    assert pretrain.groupby("label").size().to_dict() == dict(zip(CLASSES, PAPER_PRETRAINING, strict=True))
-    assert pretrain[pretrain["labelled"]].groupby("label").size().to_dict() == dict(
-        zip(LABELLED_CLASSES, (957, 589, 610, 661), strict=True)
-    )
+    assert pretrain.groupby("label").size().to_dict() == PRETRAINING
+    assert pretrain[pretrain["labelled"]].groupby("label").size().to_dict() == LABELLED
+    assert validation[validation["labelled"]].groupby("label").size().to_dict() == VALIDATION
     assert (len(validation), validation["labelled"].sum()) == (482, 194)
+
+
+def test_the_names_are_those_of_the_papers_lists():
+    assert standin.CLASSES == tuple(PRETRAINING)
+    assert standin.LABELLED_CLASSES == tuple(LABELLED)
+    assert set(SCENES) == set(PRETRAINING)
 
 
 def test_every_profile_has_eight_training_and_four_validation_videos_a_class():
@@ -58,13 +80,60 @@ def test_rows_are_fit_for_the_codec(full):
     assert (full["width"] % 2 == 0).all()
     assert (full["height"] % 2 == 0).all()
     assert full["frames"].min() >= 24
-    assert set(full["fps"]) == set(standin.RATES)
+    assert set(full["fps"]) == set(RATES)
 
 
 @pytest.mark.parametrize(("correlation", "share"), [(0.0, 0.1), (0.2, 0.28), (1.0, 1.0)])
 def test_share_of_own_scenes_follows_the_correlation(correlation, share):
     table = standin.plan(StandInConfig(scale=0.3, scene_correlation=correlation))
     assert (table["scene"] == table["label"]).mean() == pytest.approx(share, abs=0.03)  # 2 600 videos
+
+
+# ---------------------------------------------------------------- one more action
+
+
+@pytest.fixture
+def one_more():
+    """Function that enters an action between the others, without a scene of its own."""
+
+    def enter() -> None:
+        @action(pretraining=600)
+        def applying_paint(c, m):
+            return stand(m).reach(0.3 + 0.2j * wave(c), rest(m))
+
+    yield enter
+    ACTIONS.pop("applying_paint", None)
+
+
+def test_one_more_action_changes_no_other_video(one_more):
+    before, row = standin.plan(SMALL), one_of("archery")
+    frames = standin.render(row, SMALL)
+    one_more()
+    table = standin.plan(SMALL)
+    assert sorted(table["label"].unique()) == sorted([*PRETRAINING, "applying_paint"])
+    assert table["path"].is_unique
+    assert table["seed"].is_unique
+    pd.testing.assert_frame_equal(table[table["label"] != "applying_paint"].reset_index(drop=True), before)
+    np.testing.assert_array_equal(standin.render(one_of("archery"), SMALL), frames)
+
+
+@pytest.mark.parametrize("correlation", [0.0, 1.0])
+def test_an_action_without_a_scene_plays_in_any(one_more, correlation):
+    one_more()
+    table = standin.plan(StandInConfig(scene_correlation=correlation)).query("label == 'applying_paint'")
+    assert table.groupby("split").size().to_dict() == {"pretrain": 125, "validation": 48}
+    assert set(table["scene"]) == set(SCENES)
+    assert not table["labelled"].any()
+    assert standin.render(table.iloc[0].to_dict(), SMALL).any()
+
+
+def test_an_action_needs_a_name_of_its_own(one_more):
+    one_more()
+    with pytest.raises(ValueError, match="there is an action applying_paint already; give this one another name"):
+        one_more()
+
+
+# ---------------------------------------------------------------- frames
 
 
 def test_same_seed_same_frames_and_another_seed_others():
@@ -90,12 +159,15 @@ def test_two_scenes_of_one_seed_share_the_figure():
     assert (equal > 0.03).all()
 
 
-@pytest.mark.parametrize("label", CLASSES)
+@pytest.mark.parametrize("label", ACTIONS)
 def test_every_action_moves_and_stays_in_sight(label):
-    manner = standin.draw_numbers(standin.MANNER, np.random.default_rng(0))
-    poses = [standin.ACTIONS[label](manner.start + cycles, manner) for cycles in np.linspace(0, 3, 30)]
+    manner = draw_numbers(MANNER, np.random.default_rng(0))
+    poses = [ACTIONS[label].motion(manner.start + cycles, manner) for cycles in np.linspace(0, 3, 30)]
     assert len({pose.hands for pose in poses}) > 10
     assert max(abs(point) for pose in poses for point in (*pose.hands, *pose.feet)) < 1.2
+
+
+# ---------------------------------------------------------------- files
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +189,19 @@ def test_files_decode_to_what_was_rendered(folder):
 
 
 def test_interrupted_generation_makes_only_what_is_missing(folder, provoked):
-    files = sorted(folder.rglob("*.mp4"))
-    content, times = files[3].read_bytes(), [file.stat().st_mtime_ns for file in files]
-    files[3].unlink()
-    files[3].with_name(f".{files[3].name}.1.partial").write_bytes(b"half a video")
+    videos = sorted(folder.rglob("*.mp4"))
+    content, times = videos[3].read_bytes(), [video.stat().st_mtime_ns for video in videos]
+    videos[3].unlink()
+    videos[3].with_name(f".{videos[3].name}.1.partial").write_bytes(b"half a video")
     table = standin.generate(SMALL, folder, workers=1, stream=io.StringIO())
-    assert len(table) == len(files)
-    assert files[3].read_bytes() == content
-    assert [a != b for a, b in zip(times, (f.stat().st_mtime_ns for f in files), strict=True)].count(True) == 1
+    assert len(table) == len(videos)
+    assert videos[3].read_bytes() == content
+    assert [a != b for a, b in zip(times, (v.stat().st_mtime_ns for v in videos), strict=True)].count(True) == 1
     provoked("a file is missing, another is half", "generating videos")
 
 
 def test_complete_folder_is_read_not_made(folder, monkeypatch):
-    monkeypatch.setattr(standin, "write_video", None)
+    monkeypatch.setattr(files, "write_video", None)
     table = standin.generate(SMALL, folder)
     assert table["sha256"].str.len().eq(64).all()
     pd.testing.assert_frame_equal(table.drop(columns="sha256"), standin.plan(SMALL), check_dtype=False)

@@ -17,10 +17,10 @@ import torch
 from conftest import BUNDLED, LEVEL, ROOT, a_set, remount, write_ramp
 from torchcodec.decoders import VideoDecoder
 
-import standin
 from picojepa import data, store, videos, workers
 from picojepa.clips import ClipConfig
 from picojepa.videos import VideoError
+from standin.plan import RATES
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_short_video_is_padded_by_its_last_frame(tmp_path):
     assert frame_numbers(videos.read_clips(single, ClipConfig(size=16), [0.5])) == [[0] * 8]
 
 
-@pytest.mark.parametrize("fps", standin.RATES)
+@pytest.mark.parametrize("fps", RATES)
 def test_at_any_frame_rate_a_clip_covers_the_same_time(tmp_path, fps):
     path = write_ramp(tmp_path / "ramp.mp4", round(2 * fps), fps)
     (numbers,) = frame_numbers(videos.read_clips(path, ClipConfig(size=16, frames_per_second=8.0), [0.0]))

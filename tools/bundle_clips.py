@@ -10,10 +10,10 @@ import pandas as pd
 
 import standin
 from picojepa.store import DATA
-from standin import LABELLED_CLASSES, StandInConfig
+from standin.files import claim
 
-CONFIG = StandInConfig(seed=0, scale=0.01, validation_scale=0.1)
-BUNDLED = (*LABELLED_CLASSES, "applauding")
+CONFIG = standin.StandInConfig(seed=0, scale=0.01, validation_scale=0.1)
+BUNDLED = (*standin.LABELLED_CLASSES, "applauding")
 FOLDER = DATA / "clips"
 
 
@@ -29,7 +29,7 @@ def bundle(folder: Path = FOLDER) -> pd.DataFrame:
     folder.mkdir(parents=True, exist_ok=True)
     for old in (*folder.glob("*.mp4"), folder / "generator.json", folder / "manifest.csv"):
         old.unlink(missing_ok=True)
-    standin._claim(CONFIG, folder)
+    claim(CONFIG, folder)
     table = pd.DataFrame(rows())
     table["sha256"] = [standin.write_video(row, CONFIG, folder) for row in table.to_dict("records")]
     table.to_csv(folder / "manifest.csv", index=False)

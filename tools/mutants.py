@@ -17,19 +17,27 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("picojepa", "tests", "tools", "data", "pyproject.toml")
+COPIED = ("picojepa", "standin", "evidence", "book/figures", "tests", "tools", "data", "pyproject.toml")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "cache", ".*")
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """One fault: what it is, where, the text before and after, and the test files that should notice."""
+    """One fault: what it is, where, the text before and after, and the test files that should notice.
+
+    A module's name is that of a file of the package, such as ``masking``, or has the folder, as in ``standin/plan``.
+    """
 
     fault: str
     module: str
     tests: tuple[str, ...]
     old: str
     new: str
+
+    @property
+    def path(self) -> str:
+        """The file, in the project's folder."""
+        return f"{self.module}.py" if "/" in self.module else f"picojepa/{self.module}.py"
 
     def mutate(self, source: str) -> str:
         """The broken source; the text to replace must be there exactly once."""
@@ -43,7 +51,7 @@ def read_mutants(text: str) -> list[Mutant]:
     mutants = []
     for block in text.strip().split("\n\n")[1:]:  # the first paragraph explains
         head, *lines = block.split("\n")
-        fault, module, tests = re.fullmatch(r"(.+) \[(\w+)(?:: (.+))?\]", head).groups()
+        fault, module, tests = re.fullmatch(r"(.+) \[([\w/]+)(?:: (.+))?\]", head).groups()
         old, new = ("\n".join(line[2:] for line in lines if line.startswith(sign)) for sign in ("- ", "+ "))
         mutants.append(Mutant(fault, module, tuple((tests or module).split()), old, new))
     return mutants
@@ -66,7 +74,7 @@ def run_tests(project: Path, tests: tuple[str, ...], change: Mutant | None = Non
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copy_project(project, Path(folder))
         if change:
-            path = Path(folder) / "picojepa" / f"{change.module}.py"
+            path = Path(folder) / change.path
             path.write_text(change.mutate(path.read_text(encoding="utf-8")), encoding="utf-8")
         environment = {k: v for k, v in os.environ.items() if not k.startswith("PICOJEPA_")}
         environment |= {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}

@@ -32,7 +32,7 @@ from sklearn.metrics import confusion_matrix
 from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
-from picojepa import data
+from picojepa import data, results
 from picojepa.checkpoints import read_metrics
 from picojepa.clips import Clips
 from picojepa.lists import paper_lists
@@ -129,6 +129,21 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precisi
             left[name] = [aside, {"selector": "td", "props": wrap}]
     styler = styler.set_table_styles(cells).set_table_styles(left, overwrite=False)
     return styler.hide(axis="index").set_table_attributes('class="dataframe"')
+
+
+def with_intervals(table: pd.DataFrame, decimals: int = 0) -> pd.DataFrame:
+    """Accuracy and its Wilson interval over videos in percent, as text, by class (rows) and member (columns).
+
+    Book: chapter 8.
+    """
+    pooled = results.score_table(table, ["member"]).assign(label="all videos")
+    scores = pd.concat([results.score_table(table, ["label", "member"]), pooled])
+    text = [
+        f"{a:.{decimals}f} ({lo:.{decimals}f}–{hi:.{decimals}f})"
+        for a, lo, hi in scores[["accuracy", "low", "high"]].to_numpy()
+    ]
+    wide = scores.assign(text=text).pivot(index="label", columns="member", values="text")
+    return wide.loc[list(dict.fromkeys(scores.label))].rename_axis(index=None, columns=None)
 
 
 def source(*definitions: Callable[..., object]) -> Markdown:
