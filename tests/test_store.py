@@ -322,5 +322,5 @@ def test_a_line_that_was_cut_off_does_not_count(tmp_path, provoked):
 
 def test_files_that_come_with_the_repository_are_found_or_named():
     assert store.data_file("paper/table1.csv").is_file()
-    with pytest.raises(FileNotFoundError, match=r"paper/table9\.csv is missing; it comes with the repository"):
+    with pytest.raises(FileNotFoundError, match=r"paper/table9\.csv is missing; it comes with the book's repository"):
         store.data_file("paper/table9.csv")
