@@ -229,7 +229,6 @@ def write_down(stage: Stage, numbers: Numbers) -> None:
     record = recorded()
     if record.get(stage.name, {}).get("version") != stage.version:
         rounded = {name: float(f"{value:.6g}") for name, value in numbers.items()}
-        record = {name: kept for name, kept in record.items() if name in STAGES}
         store.write_json(RECORD, record | {stage.name: {"version": stage.version, "numbers": rounded}})
 
 
@@ -291,7 +290,8 @@ def test_what_shapes_training_shows_in_its_numbers(formula, tmp_path, monkeypatc
 
 
 def test_every_stage_is_planted_with_a_change():
-    assert set(PLANTED) == set(MEASURES) == set(STAGES) == set(recorded())
+    assert set(PLANTED) == set(MEASURES) == set(STAGES)
+    assert set(STAGES) <= set(recorded())
 
 
 def test_what_is_wrong_with_a_record_is_told():
@@ -307,7 +307,6 @@ def test_what_is_wrong_with_a_record_is_told():
 
 def test_recording_changes_nothing_that_has_the_same_version(tmp_path, monkeypatch):
     monkeypatch.setattr(f"{__name__}.RECORD", tmp_path / "golden.json")
-    monkeypatch.setitem(STAGES, "a.stage", None)
     for version, loss in [(1, 0.5), (1, 0.6), (2, 0.7)]:
         write_down(Stage("a.stage", version), {"loss": loss})
         wanted = {1: 0.5, 2: 0.7}[version]
