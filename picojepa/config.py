@@ -134,13 +134,20 @@ PROFILES = {
 def override(settings: Settings, *words: str, prog: str | None = None) -> Settings:
     """Settings with some numbers changed by the words of a command line, all at once.
 
-    Words are such as ``--training.batch 64`` or ``training.batch=64``; ``--help`` lists them all.
+    Words are such as ``--training.batch 64``, ``training.batch=64`` or ``training.ema=(0.9, 1)``; ``--help`` lists
+    them all.
 
     Raises:
         SystemExit: an unknown name, or a value that does not fit; the reason was printed, with the names that are near.
     """
-    dashed = [f"--{word}" if "=" in word and not word.startswith("-") else word for word in words]
-    return tyro.cli(Settings, default=settings, args=dashed, prog=prog)
+    options = [option for word in words for option in _options(word)]
+    return tyro.cli(tyro.conf.FlagConversionOff[Settings], default=settings, args=options, prog=prog)
+
+
+def _options(word: str) -> list[str]:
+    """``training.ema=(0.9, 1)`` as ``--training.ema 0.9 1``; a word that begins with a dash stays as it is."""
+    name, equals, value = word.partition("=")
+    return [f"--{name}", *value.strip("()").replace(",", " ").split()] if equals and name[:1] != "-" else [word]
 
 
 def settings(profile: str | None = None, recipe: str | None = None) -> Settings:

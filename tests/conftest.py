@@ -40,17 +40,8 @@ GUIDE = "field_guide"  # chapter 4b
 EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
-    "config",
-    "store",
-    "disk",
-    "workers",
-    "videos",
-    "lists",
-    "clips",
-    "features",
-    "jepa",
-    "published",
-    "weights",
+    *("config", "store", "machine", "workers", "videos", "lists", "clips", "fitting", "features", "heads"),
+    *("jepa", "published", "checkpoints", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
@@ -106,6 +97,10 @@ def provoked(record_property: Callable[[str, object], None]) -> Iterator[Callabl
     yield note
     for (fault, stage), times in counts.items():
         record_property("fault", json.dumps({"fault": fault, "stage": stage, "times": times}))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write down the numbers of stages; see test_golden.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

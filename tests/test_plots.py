@@ -14,7 +14,7 @@ from figures import plots
 from matplotlib.figure import Figure
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import masking
+from picojepa import masking, stats
 from standin import CLASSES, LABELLED_CLASSES
 
 
@@ -200,3 +200,20 @@ def test_a_table_has_numbers_right_and_words_left():
     assert "white-space: nowrap" in told["c"]
     assert "white-space: nowrap" not in told["d"]
     assert ">1.2<" in html
+
+
+def test_intervals_as_text_are_those_of_the_counts():
+    rows = [("a", "a", 7), ("a", "b", 1), ("b", "b", 2)]  # label, answer, how many videos
+    one = pd.DataFrame([row[:2] for row in rows for _ in range(row[2])], columns=["label", "predicted"])
+    table = pd.concat([one.assign(member="General"), one.assign(member="soft vote", predicted="a")])
+    text = plots.with_intervals(table)
+    assert text.index.tolist() == ["a", "b", "all videos"]
+    for (row, member), (right, n) in {
+        ("a", "General"): (7, 8),
+        ("b", "General"): (2, 2),
+        ("all videos", "General"): (9, 10),
+        ("b", "soft vote"): (0, 2),
+    }.items():
+        low, high = stats.wilson(right, n)
+        assert text.loc[row, member] == f"{100 * right / n:.0f} ({100 * low:.0f}–{100 * high:.0f})"
+    assert plots.with_intervals(table, 2).loc["all videos", "General"].startswith("90.00 (")
