@@ -5,7 +5,6 @@ Fetching is in test_kinetics.py, decoding in test_videos.py, a killed training i
 
 import hashlib
 import io
-import json
 import random
 import time
 from functools import partial
@@ -157,7 +156,7 @@ def test_generating_on_a_read_only_disk(whole, small_disk, provoked):
 
 # ---------------------------------------------------------------- features, probes and votes
 
-STAGES = ("probing.run", "probing.baselines", "ensemble.heads", "ensemble.predictions")
+STAGES = ("probing.encoder", "probing.baselines", "ensemble.heads", "ensemble.predictions")
 
 
 @pytest.fixture
@@ -268,25 +267,24 @@ def test_probes_and_votes_on_a_read_only_disk(question, cache, small_disk, monke
 
 
 def test_the_disk_fills_up_while_training(noise, cache, small_disk, monkeypatch, provoked):
-    """PyTorch's own error, when a checkpoint finds no room, does not name the disk; but the one before is kept."""
-    settings = with_training(TINY, clips=16 * 30)
+    """Before the first step, and while a checkpoint is written: what is told is the file and what to do."""
+    settings = with_training(TINY, clips=16 * 30, log_every=5, checkpoint_every=6)
     wanted = pretraining.run(settings, noise)
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
-    other = small_disk / "other"
+    other, folder = small_disk / "other", small_disk / "results" / f"{wanted.name}.partial"
     fill(other)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=FULL.format(small_disk)):
         pretraining.run(settings, noise)
     other.unlink()
-    with pytest.raises((OSError, RuntimeError)):
-        pretraining.run(settings, noise, lambda folder: (folder / "checkpoint.pt").exists() and fill(other))
-    (folder,) = (small_disk / "results").glob("*.partial")
-    steps = [json.loads(line)["step"] for line in pretraining.whole_lines(folder / "metrics.jsonl")]
+    with pytest.raises(OSError, match=FULL.format(f"{folder}/checkpoint.pt'")):
+        pretraining.run(settings, noise, lambda folder, model: (folder / "checkpoint.pt").exists() and fill(other))
+    assert [row["step"] for row in store.read_json_lines(folder / "metrics.jsonl")] == [0, 5, 10]
     kept = files(folder, "checkpoint.pt")
     assert kept
-    assert max(steps) >= TINY.training.checkpoint_every
+    assert not list(folder.glob(".*")), "nothing of the checkpoint that found no room"
     other.unlink()
     begun = []
-    found = pretraining.run(settings, noise, lambda folder: begun.append(files(folder, "checkpoint.pt")))
+    found = pretraining.run(settings, noise, lambda folder, model: begun.append(files(folder, "checkpoint.pt")))
     assert begun[0] == kept, "it goes on from the checkpoint"
     for name in ("encoder.safetensors", "predictor.safetensors"):
         assert (found / name).read_bytes() == (wanted / name).read_bytes()
@@ -296,6 +294,6 @@ def test_the_disk_fills_up_while_training(noise, cache, small_disk, monkeypatch,
 def test_training_on_a_read_only_disk(noise, small_disk, monkeypatch, provoked):
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
     remount(small_disk, "ro")
-    with pytest.raises(OSError, match=rf"Read-only file system: '{small_disk}"):
+    with pytest.raises(OSError, match=READ_ONLY.format(small_disk)):
         pretraining.run(TINY, noise)
     provoked("the disk is read-only", "training")
