@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from children import answer, generate, start
+from children import answer, generate, generate_and_note, start
 from conftest import TINY, fill, remount
 from safetensors.torch import save_file
 from test_jepa import with_training
@@ -115,15 +115,12 @@ def test_kill_9_while_generating(whole, tmp_path, workers, kills, provoked):
 
 
 def test_two_generators_at_once(whole, tmp_path, provoked):
-    folder = tmp_path / "videos"
-    first = start(generate, VERY_SHORT, folder, 1)
+    folder, notes = tmp_path / "videos", tmp_path / "notes.txt"
+    first = start(generate_and_note, VERY_SHORT, folder, notes)
     until(lambda: len(files(folder)) > 5, first)
-    second, kept, writers = start(generate, VERY_SHORT, folder, 1), files(folder), set()
-    while first.is_alive():
-        writers |= {int(path.name.split(".")[-2]) for path in folder.rglob(".*.partial")}
-        time.sleep(0.001)
+    second, kept = start(generate_and_note, VERY_SHORT, folder, notes), files(folder)
     finish(first, second)
-    assert writers == {first.pid}, "the second waits"
+    assert notes.read_text().split() == [str(first.pid)] * len(whole), "the second waits, and finds all done"
     assert_complete(folder, whole, kept)
     provoked("two runs at once", "generating videos")
 
@@ -217,7 +214,8 @@ def test_two_runs_of_probes_and_votes_at_once(question, cache, tmp_path, monkeyp
     wanted, shared = answers(*question), tmp_path / "shared"
     finish(*[start(answer, *question, shared) for _ in range(2)])
     before = finished(shared)
-    assert len({name.split("/")[0] for name in before}) == len(STAGES)
+    assert {name.split("-")[0] for name in before} == set(STAGES)
+    assert len({name.split("/")[0] for name in before}) == len(STAGES) + 1, "random weights are asked too"
     monkeypatch.setenv("PICOJEPA_CACHE", str(shared))
     assert_same(answers(*question), wanted)
     assert finished(shared) == before
@@ -228,7 +226,8 @@ def one_by_one(settings, clips, run) -> list:
     """The calls of `answers`, to be made one by one."""
     task = probing.make_task(clips, data.classes(clips.videos))
     return [
-        partial(probing.probe_run, settings, clips, run, task),
+        partial(probing.probed, settings, clips, task),
+        partial(probing.probed, settings, clips, task, run),
         partial(probing.probe_baselines, settings, clips, task),
         partial(ensemble.train_members, settings, clips, run),
         partial(ensemble.predictions, settings, clips, run),
