@@ -70,18 +70,19 @@ def test_threads_are_given_back_after_an_error():
     assert torch.get_num_threads() == before
 
 
-def test_the_pace_leaves_out_the_first_item(monkeypatch):
+@pytest.mark.parametrize(("items", "seconds"), [(1000, 3.5), (5, 2.0)], ids=["endless", "soon over"])
+def test_the_pace_leaves_out_the_first_item(monkeypatch, items, seconds):
     """By a clock of our own: the first item takes 100 seconds, each other one half a second."""
     clock = SimpleNamespace(now=0.0)
     monkeypatch.setattr(machine, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     def work():
-        for number in range(1000):
+        for number in range(items):
             clock.now += 0.5 if number else 100
             yield number
 
     assert machine.pace(work(), seconds=3.2) == pytest.approx(2.0)
-    assert clock.now == pytest.approx(103.5), "no more work than the time that is given"
+    assert clock.now == pytest.approx(100 + seconds), "no more work than the time that is given"
 
 
 def test_the_random_state_outside_a_seeded_block_is_untouched():
