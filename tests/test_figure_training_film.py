@@ -7,11 +7,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from figures import training_film
 
 from picojepa import checkpoints, pretraining, store
-from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.features import encode
 
