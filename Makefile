@@ -59,9 +59,9 @@ lint: $(STAMP)  ## style, types and spelling
 mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and show that the tests notice
 	$(BIN)/python tools/mutants.py
 
-bench: $(STAMP)  ## measure the published step and ours side by side and write benchmarks/*.json
-	$(BIN)/python -m benchmarks.bench
-	$(BIN)/python -m benchmarks.bench_lists
+bench: $(STAMP)  ## measure the published step and ours, training beside other work, and long lists: benchmarks/*.json
+	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.lists
 
 experiments: $(STAMP)  ## run the experiments behind the book and the studies of their encoders (hours)
 	$(BIN)/python -m evidence.experiments

@@ -8,7 +8,7 @@ results, `machine` knows the computer, `workers` decode in processes of their ow
 
 from typing import Any
 
-__version__ = "1.1.0"
+__version__ = "1.0.0"
 
 
 def require(condition: bool, message: str) -> None:

@@ -27,14 +27,15 @@ from picojepa.machine import device, rank
 
 WATCHED_CLIPS = 512  # training clips on which spread, rank and quick probe are watched
 
-OnLog = Callable[[Path, JEPA], None]  # called with the run's folder and the model after every look at the features
+# Called with the folder of the run and the model after every look at the features.
+OnLog = Callable[[Path, JEPA], None] | None
 
 
 class Recorder:
     """The metrics file of a run, its progress bar, and how long training waited for data."""
 
     def __init__(
-        self, folder: Path, first: int, last: int, clips: Clips, config: TrainingConfig, on_log: OnLog | None
+        self, folder: Path, first: int, last: int, clips: Clips, config: TrainingConfig, on_log: OnLog
     ) -> None:
         self.path, self.last, self.config, self.on_log = folder / "metrics.jsonl", last, config, on_log
         rows = np.linspace(0, len(clips.training) - 1, min(WATCHED_CLIPS, len(clips.training))).astype(int)
@@ -42,18 +43,10 @@ class Recorder:
         if self.path.exists() and rank() == 0:  # without the rows of steps that will be done again
             kept = [row for row in store.read_json_lines(self.path) if row["step"] < first]
             store.write_atomically(self.path, store.as_json_lines(kept))
-        self.bar = tqdm(
-            desc="pre-training",
-            unit="clip",
-            file=sys.stdout,
-            initial=first * config.batch,
-            total=last * config.batch,
-            disable=rank() > 0,
-        )
-        self._start(first)
-
-    def _start(self, step: int) -> None:
-        self.waited, self.start, self.since = 0.0, time.perf_counter(), step
+        done, total = first * config.batch, last * config.batch
+        how = {"desc": "pre-training", "unit": "clip", "file": sys.stdout, "disable": rank() > 0}
+        self.bar = tqdm(initial=done, total=total, **how)
+        self.waited, self.start, self.since = 0.0, time.perf_counter(), first
 
     def record(self, step: int, model: JEPA, facts: dict[str, float]) -> None:
         """Append a row to the metrics file if it is time for one, from time to time with a look at the features."""
@@ -77,7 +70,7 @@ class Recorder:
         self.bar.set_postfix(loss=f"{facts['loss']:.3f}", refresh=False)
         if watches and self.on_log:
             self.on_log(self.path.parent, model)
-        self._start(step + 1)
+        self.waited, self.start, self.since = 0.0, time.perf_counter(), step + 1
 
 
 def read_metrics(folder: Path) -> pd.DataFrame:
@@ -87,8 +80,8 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 def save_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> None:
     """Replace the checkpoint in a folder in one move."""
-    geometry = json.dumps(asdict(settings.model))
-    state = {"step": step, "settings": geometry, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+    state = {"step": step, "settings": json.dumps(asdict(settings.model))}
+    state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     buffer = io.BytesIO()  # torch.save does not say that a disk is full
     torch.save(state, buffer)
     store.write_atomically(folder / "checkpoint.pt", buffer.getvalue())

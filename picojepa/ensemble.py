@@ -35,9 +35,6 @@ VOTES = ("majority vote", "soft vote")
 HEADS = "heads.safetensors"
 
 
-# ---------------------------------------------------------------- votes
-
-
 def ballots(scores: np.ndarray) -> np.ndarray:
     """How many members chose each class: scores (members, n, classes) -> counts (n, classes)."""
     chosen = scores.argmax(-1)  # (members, n)
@@ -95,9 +92,6 @@ def average_heads(heads: list[LinearHead]) -> LinearHead:
         for name, parameter in mean.named_parameters():
             parameter.copy_(torch.stack([head.get_parameter(name) for head in heads]).mean(0))
     return mean.eval()
-
-
-# ---------------------------------------------------------------- members
 
 
 def member_rows(clips: Clips, member: str) -> np.ndarray:
@@ -201,9 +195,6 @@ def scores_of(table: pd.DataFrame, members: tuple[str, ...] = PARTIALS) -> np.nd
     return np.stack([table.loc[table.member == member, columns].to_numpy() for member in members])
 
 
-# ---------------------------------------------------------------- tables
-
-
 def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
     """Accuracy in percent by class (rows) and member (columns), with class mean and pooled share below.
 
@@ -217,10 +208,7 @@ def accuracy_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Mean certainty in percent by class (rows) and member (columns).
-
-    Source: pico-JEPA Table 3. Book: chapter 6.
-    """
+    """Mean certainty in percent by class (rows) and member (columns). Source: pico-JEPA Table 3."""
     by_class = 100 * table.groupby(["label", "member"]).certainty.mean().unstack()
     return by_class[list(MEMBERS)]
 
@@ -235,8 +223,6 @@ def classify_file(
 
     Raises:
         VideoError: the file can not be read.
-
-    Book: chapter 6.
     """
     clip = read_clips(path, settings.clip, [0.5]).numpy()  # (1, T, 3, H, W)
     scores = member_scores(heads, encode(encoder.to(device()), clip))  # (5, 1, classes)

@@ -56,7 +56,7 @@ def spread_and_rank(features: Tensor) -> tuple[float, float]:
     Returns the mean over D of the standard deviation over clips, and the effective rank (the exponential of the
     entropy of the normalised singular values), between 1 and min(n, D).
 
-    Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
+    Source: Roy and Vetterli 2007 for the effective rank. Book: chapters 4.
     """
     centred = features.double() - features.double().mean(0)
     share = torch.linalg.svdvals(centred)
@@ -69,8 +69,6 @@ def quick_probe(features: Tensor, labels: Sequence[str]) -> float | None:
     """Accuracy (0 to 1) of a ridge classifier on (n, D) in cross-validation: rough, but done in a tenth of a second.
 
     With a class of one clip there is nothing to validate with, and the answer is None.
-
-    Book: chapter 4; the probes whose numbers count are those of chapter 5.
     """
     rarest = min(Counter(labels).values())
     if rarest < 2 or len(set(labels)) < 2:

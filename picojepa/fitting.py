@@ -81,9 +81,6 @@ class ProbeConfig:
         require_whole(self, "epochs", "batch", "attentive_epochs", "supervised_clips", "neighbours")
 
 
-# ---------------------------------------------------------------- schedules
-
-
 def cosine(progress: float, first: float, last: float) -> float:
     """Half a cosine wave from ``first`` at progress 0 to ``last`` at progress 1."""
     return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
@@ -128,9 +125,6 @@ def set_schedules(optimizer: torch.optim.Optimizer, step: int, config: TrainingC
             group["weight_decay"] = cosine(step / config.steps, *config.weight_decay)
 
 
-# ---------------------------------------------------------------- order
-
-
 def step_seed(step: int, config: TrainingConfig) -> int:
     """Seed of everything random in a step: any step can be done again without the ones before it."""
     return config.seed * 1_000_003 + step
@@ -146,9 +140,6 @@ def batch_numbers(step: int, videos: int, config: TrainingConfig) -> tuple[np.nd
     epochs = place // videos
     orders = {epoch: np.random.default_rng([config.seed, epoch]).permutation(videos) for epoch in set(epochs.tolist())}
     return np.array([orders[e][i] for e, i in zip(epochs.tolist(), (place % videos).tolist(), strict=True)]), epochs
-
-
-# ---------------------------------------------------------------- classifiers
 
 
 def fit(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], config: TrainingConfig) -> nn.Module:

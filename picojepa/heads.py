@@ -20,7 +20,7 @@ from picojepa.machine import seeded
 class LinearHead(nn.Module):
     """Mean over tokens, then one linear layer: (B, N, D) or pooled (B, D) -> logits (B, classes).
 
-    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapter 5.
+    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapters 5 and 6.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -35,7 +35,7 @@ class LinearHead(nn.Module):
 class AttentiveHead(nn.Module):
     """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
 
-    Source: V-JEPA section 4 ("attentive probing"). Book: chapter 5.
+    Source: V-JEPA section 4 ("attentive probing"). Book: chapters 5 and 6.
     """
 
     def __init__(self, width: int, classes: int, heads: int) -> None:
@@ -65,7 +65,7 @@ def train_head(
         peak: largest learning rate.
         config: batch, weight decay and seed of the shuffling.
 
-    Source: pico-JEPA section 3 (its `paper` values). Book: chapter 5.
+    Source: pico-JEPA section 3 (its `paper` values). Book: chapters 5 and 6.
     """
     generator = torch.Generator().manual_seed(config.seed)
     batches = max(1, len(labels) // config.batch)

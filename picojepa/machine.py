@@ -97,9 +97,6 @@ def hardware() -> dict[str, Any]:
     }
 
 
-# ---------------------------------------------------------------- several processes
-
-
 def rank() -> int:
     """Number of this process among those that train together, 0 if it is alone."""
     return distributed.get_rank() if distributed.is_initialized() else 0

@@ -28,32 +28,13 @@ from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from picojepa import config as configuration
-from picojepa import data, store
+from picojepa import data, fitting, machine, store
 from picojepa.checkpoints import OnLog, Recorder, load_checkpoint, save_checkpoint
 from picojepa.clips import Clips, crop, crop_boxes, normalise
 from picojepa.config import Settings
-from picojepa.fitting import (
-    TrainingConfig,
-    batch_numbers,
-    cosine,
-    gradient_limit,
-    make_optimizer,
-    set_schedules,
-    step_seed,
-)
+from picojepa.fitting import TrainingConfig, batch_numbers, cosine, gradient_limit, step_seed
 from picojepa.jepa import JEPA
-from picojepa.machine import (
-    agree,
-    autocast,
-    best_threads,
-    device,
-    mean_over_processes,
-    pace,
-    processes,
-    rank,
-    share_of,
-    threads,
-)
+from picojepa.machine import autocast, device, processes, rank
 from picojepa.masking import Mask
 from picojepa.published import PublishedJEPA
 
@@ -62,8 +43,6 @@ RUN = store.Stage("pretraining.run", version=1)
 RECIPES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}
 WORTH_MEASURING = 200  # steps from which on the number of threads is measured
 log = logging.getLogger(__name__)
-
-# ---------------------------------------------------------------- batches
 
 
 def training_batch(step: int, clips: np.ndarray, config: TrainingConfig, share: slice = slice(None)) -> Tensor:
@@ -98,9 +77,6 @@ def prefetch(make: Callable[[int], Any], steps: range) -> Iterator[Any]:
             yield ready
 
 
-# ---------------------------------------------------------------- training
-
-
 def training_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, clips: Tensor, masks: list[Mask], limit: float, precision: str
 ) -> dict[str, float]:
@@ -128,7 +104,7 @@ def training_step(
     if not torch.isfinite(loss + norm):
         raise FloatingPointError(f"loss {loss.item()}, gradient norm {norm.item()}")
     optimizer.step()
-    found = mean_over_processes(torch.stack([loss.detach(), similarity, norm])).tolist()
+    found = machine.mean_over_processes(torch.stack([loss.detach(), similarity, norm])).tolist()
     return dict(zip(("loss", "similarity", "gradient_norm"), found, strict=True))
 
 
@@ -140,7 +116,7 @@ def training_steps(
     Raises:
         FloatingPointError: loss or gradient is not finite; the message names the step and its videos.
     """
-    where, share = device(), share_of(config.batch)
+    where, share = device(), machine.share_of(config.batch)
     replica: nn.Module = DistributedDataParallel(model) if distributed.is_initialized() else model
 
     def prepare(step: int) -> tuple[Tensor, list[Mask]]:
@@ -156,7 +132,7 @@ def training_steps(
         waited = time.perf_counter() - start
         batch = batch.to(where, non_blocking=True)
         masks = [Mask(mask.context.to(where), mask.target.to(where)) for mask in masks]
-        set_schedules(optimizer, step, config)
+        fitting.set_schedules(optimizer, step, config)
         torch.manual_seed(step_seed(step, config) + rank())  # of dropout, where there is any
         try:
             facts = training_step(replica, optimizer, batch, masks, gradient_limit(step, config), config.precision)
@@ -172,16 +148,11 @@ def new_model(settings: Settings, objective: Objective = None) -> tuple[JEPA, to
     """An untrained model of the recipe, or with another objective, ready to be trained, and its optimiser."""
     kind = objective or RECIPES[settings.recipe]
     model = kind(settings, settings.training.seed).to(device()).train()
-    return model, make_optimizer(model.parameter_groups(), settings.training)
+    return model, fitting.make_optimizer(model.parameter_groups(), settings.training)
 
 
 def pretrain(
-    settings: Settings,
-    clips: Clips,
-    folder: Path,
-    on_log: OnLog | None = None,
-    stop: int | None = None,
-    objective: Objective = None,
+    settings: Settings, clips: Clips, folder: Path, on_log: OnLog = None, stop: int = 0, objective: Objective = None
 ) -> JEPA:
     """Pre-train a JEPA and leave ``metrics.jsonl`` and a checkpoint in a folder; continues from a checkpoint there.
 
@@ -190,7 +161,7 @@ def pretrain(
         clips: decoded clips; only those of training videos are used.
         folder: where the run is kept; a killed run goes on from its last checkpoint.
         on_log: called with the folder and the model after every look at the features.
-        stop: number of steps after which to stop, with the schedules of the whole run; None: all of them.
+        stop: number of steps after which to stop, with the schedules of the whole run; 0: after all of them.
         objective: in place of that of the recipe.
 
     Raises:
@@ -214,12 +185,7 @@ def pretrain(
     return model
 
 
-# ---------------------------------------------------------------- whole runs
-
-
-def run(
-    settings: Settings, clips: Clips, on_log: OnLog | None = None, stop: int | None = None, objective: Objective = None
-) -> Path:
+def run(settings: Settings, clips: Clips, on_log: OnLog = None, stop: int = 0, objective: Objective = None) -> Path:
     """Pre-train as `pretrain` does, or find the finished run; processes that train together all call this.
 
     Returns:
@@ -227,15 +193,15 @@ def run(
         not kept), ``predictor.safetensors``, ``metrics.jsonl`` and ``card.json``.
     """
     if rank() > 0:
-        missing, folder = agree(None)
+        missing, folder = machine.agree(None)
         if missing:
             pretrain(settings, clips, folder, None, stop, objective)
-        return agree(None)
+        return machine.agree(None)
     with store.result(RUN, training_inputs(settings, clips, stop, objective)) as result:
-        agree((result.missing, result.folder))
+        machine.agree((result.missing, result.folder))
         if result.missing:
             count, rates = chosen_threads(settings, clips, objective)
-            with threads(count):
+            with machine.threads(count):
                 model = pretrain(settings, clips, result.folder, on_log, stop, objective)
             save_file(model.encoder.state_dict(), result.folder / "encoder.safetensors")
             save_file(model.predictor.state_dict(), result.folder / "predictor.safetensors")
@@ -243,7 +209,7 @@ def run(
             result.facts |= {"steps": steps, "clips": steps * batch, "seed": settings.training.seed}
             result.facts |= {"processes": processes(), "threads": count, "clips_per_second_by_threads": rates}
     (result.folder / "checkpoint.pt").unlink(missing_ok=True)  # the result is in its place
-    return agree(result.folder)
+    return machine.agree(result.folder)
 
 
 def chosen_threads(settings: Settings, clips: Clips, objective: Objective = None) -> tuple[int, dict[str, float]]:
@@ -254,18 +220,16 @@ def chosen_threads(settings: Settings, clips: Clips, objective: Objective = None
 
     def rate() -> float:
         steps = training_steps(*new_model(settings, objective), clips, config, range(config.steps))
-        return config.batch * pace(steps)
+        return config.batch * machine.pace(steps)
 
-    return best_threads(rate)
+    return machine.best_threads(rate)
 
 
-def training_inputs(
-    settings: Settings, clips: Clips, stop: int | None = None, objective: Objective = None
-) -> dict[str, Any]:
+def training_inputs(settings: Settings, clips: Clips, stop: int = 0, objective: Objective = None) -> dict[str, Any]:
     """What shapes a pre-trained encoder, for keys; an objective of one's own is known by its name and ``version``."""
     parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "training")}
     inputs = {"recipe": settings.recipe, "published": list(settings.published), "data": clips.digest, **parts}
-    more = {"stop": stop, "objective": objective and [objective.__name__, objective.version]}
+    more = {"stop": stop or None, "objective": objective and [objective.__name__, objective.version]}
     return inputs | {name: value for name, value in more.items() if value is not None}
 
 

@@ -67,15 +67,11 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     return Task(classes, train, test, *answers)
 
 
-# ---------------------------------------------------------------- probes
-
-
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
     """Logistic regression on standardised features, trained to convergence; returns probabilities (n_test, classes).
 
     How strongly the weights are held small is chosen by cross-validation on the training videos alone;
     with a single video in some class nothing can be chosen, and the penalty is 1.
-    Book: chapter 5.
     """
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     choice = {"Cs": PENALTIES, "cv": min(3, rarest), "scoring": "neg_log_loss", "l1_ratios": (0,)}
@@ -92,35 +88,23 @@ def knn_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray, neighbour
     return model.fit(train, labels).predict_proba(test)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What a probe is given: token features (n, N, D) to learn from and to be asked about, and the labels (n,)."""
-
-    train: Tensor
-    labels: Tensor
-    test: Tensor
-    classes: int
-
-    def pooled(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means over tokens for training, their labels, and means for the test."""
-        return self.train.mean(1).numpy(), self.labels.numpy(), self.test.mean(1).numpy()
+def _pooled(probe: Callable[..., np.ndarray], task: Task, train: Tensor, test: Tensor, *more: int) -> np.ndarray:
+    return probe(train.mean(1).numpy(), task.train_labels.numpy(), test.mean(1).numpy(), *more)
 
 
-def _attentive(settings: Settings, given: Examples, folder: Path) -> np.ndarray:
-    head = attentive_head(settings, given.train, given.labels, given.classes)
+def _attentive(settings: Settings, task: Task, train: Tensor, test: Tensor, folder: Path) -> np.ndarray:
+    head = attentive_head(settings, train, task.train_labels, len(task.classes))
     save_file(head.state_dict(), folder / ATTENTIVE)
-    return head_scores(head, given.test)
+    return head_scores(head, test)
 
 
-# Probe -> probabilities (n_test, classes); a probe may leave what it learned in the folder of the result.
-PROBES: dict[str, Callable[[Settings, Examples, Path], np.ndarray]] = {
-    "linear": lambda settings, given, folder: linear_probe(*given.pooled()),
+# Probe -> probabilities (n_test, classes) from the tokens (n, N, D) of training and test videos. It may leave what it
+# learned in the folder of the result.
+PROBES: dict[str, Callable[[Settings, Task, Tensor, Tensor, Path], np.ndarray]] = {
+    "linear": lambda settings, task, train, test, _: _pooled(linear_probe, task, train, test),
     "attentive": _attentive,
-    "k-NN": lambda settings, given, folder: knn_probe(*given.pooled(), settings.probe.neighbours),
+    "k-NN": lambda settings, task, train, test, _: _pooled(knn_probe, task, train, test, settings.probe.neighbours),
 }
-
-
-# ---------------------------------------------------------------- baselines
 
 
 def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
@@ -162,9 +146,6 @@ def _supervision(settings: Settings) -> dict[str, Any]:
     return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
 
 
-# ---------------------------------------------------------------- tables of predictions
-
-
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
     """One row per test video: path, label, predicted class, certainty and the score of every class."""
     videos = clips.videos.iloc[task.test]
@@ -186,15 +167,9 @@ def probe_encoder(
 ) -> pd.DataFrame:
     """Predictions of one encoder with every probe of `PROBES`, below each other."""
     train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
-    given = Examples(train, task.train_labels, test, len(task.classes))
-    tables = [
-        prediction_table(clips, task, probe(settings, given, folder), features=name, probe=kind)
-        for kind, probe in PROBES.items()
-    ]
+    scores = {kind: probe(settings, task, train, test, folder) for kind, probe in PROBES.items()}
+    tables = [prediction_table(clips, task, s, features=name, probe=kind) for kind, s in scores.items()]
     return pd.concat(tables, ignore_index=True)
-
-
-# ---------------------------------------------------------------- stored
 
 
 def read_predictions(folder: Path) -> pd.DataFrame:

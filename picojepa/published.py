@@ -33,7 +33,7 @@ def runs(grid: Grid, config: MaskConfig, batch: int, generator: torch.Generator)
 class DecoderPredictor(nn.Module):
     """Transformer decoder as wide as the encoder: mask tokens look at each other and at the context.
 
-    Source: pico-JEPA's published code; 1 039 488 parameters in the paper's geometry. Book: chapter 3.
+    Source: pico-JEPA's published code; 1 039 488 parameters in the paper's geometry.
     """
 
     def __init__(self, model: ModelConfig) -> None:

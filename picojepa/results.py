@@ -14,14 +14,9 @@ from picojepa.ensemble import MEMBERS
 from picojepa.lists import labelled_classes, paper_labelled, paper_lists, quarters  # noqa: F401
 from picojepa.probing import accuracy
 
-# ---------------------------------------------------------------- the paper's numbers
-
 
 def paper_table(number: int) -> pd.DataFrame:
-    """Table 1, 2 or 3 as the paper prints it (percent in 2 and 3).
-
-    Source: pico-JEPA Tables 1-3. Book: chapter 8.
-    """
+    """Table 1, 2 or 3 as the paper prints it (percent in 2 and 3). Source: pico-JEPA Tables 1-3."""
     return pd.read_csv(store.data_file(f"paper/table{number}.csv"), index_col=0)
 
 
@@ -74,9 +69,6 @@ def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-# ---------------------------------------------------------------- our tables
-
-
 def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Accuracy with its Wilson interval over videos (percent) and n, one row per group of a prediction table."""
     rows: list[dict[str, Any]] = []
@@ -97,7 +89,7 @@ def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
 def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
     """Instances for each model: width, videos for pre-training, for the classifier, for validation.
 
-    Source: pico-JEPA Table 1. Book: chapters 1 and 8.
+    Source: pico-JEPA Table 1. Book: chapter 8.
     """
     videos, quarter = clips.videos, quarters(clips.videos)
     validation = int(((videos.split == "validation") & videos.label.isin(labelled_classes(videos))).sum())

@@ -31,9 +31,6 @@ PLACE = "name a folder that can be written in PICOJEPA_CACHE"
 REMEDIES = {errno.ENOSPC: ROOM, errno.EDQUOT: ROOM, errno.EROFS: PLACE, errno.EACCES: PLACE, errno.EPERM: PLACE}
 
 
-# ---------------------------------------------------------------- places
-
-
 def cache_folder() -> Path:
     """Where videos, decoded clips and results are kept: ``PICOJEPA_CACHE``, else ``data/cache`` of the repository.
 
@@ -54,9 +51,6 @@ def data_file(name: str) -> Path:
     if not (DATA / name).exists():
         raise FileNotFoundError(f"{DATA / name} is missing; it comes with the book's repository: work in a clone of it")
     return DATA / name
-
-
-# ---------------------------------------------------------------- files
 
 
 @contextmanager
@@ -96,9 +90,6 @@ def read_json_lines(path: Path) -> list[Any]:
 def as_json_lines(values: list[Any]) -> str:
     """Text for `read_json_lines`."""
     return "".join(json.dumps(value) + "\n" for value in values)
-
-
-# ---------------------------------------------------------------- results
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from itertools import pairwise
 
+import psutil
 import pytest
 from conftest import ROOT
 
-from benchmarks import bench, bench_data, bench_steps
+from benchmarks import __main__ as bench
+from benchmarks import data, loop, steps
+from picojepa import config
 
 COMMITTED = ROOT / "benchmarks" / "cpu.json"
 FACTS = {
@@ -37,7 +40,7 @@ near = pytest.approx
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bench")
-    command = [sys.executable, "-m", "benchmarks.bench", "--quick", "--out", str(folder)]
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--out", str(folder)]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr[-3000:]
     assert "published" in run.stdout
@@ -102,7 +105,7 @@ def test_the_record_of_a_quick_run_is_complete(quick):
 
 
 def test_the_ladder_changes_one_thing_after_the_other():
-    published, visible, exact, fused, ours, plain = bench_steps.ladder()[:6]
+    published, visible, exact, fused, ours, plain = steps.ladder()
     assert {*published.settings.published} - {*visible.settings.published} == {"encode_hidden"}
     assert visible.settings.training == published.settings.training
     assert visible.settings.model == published.settings.model
@@ -113,13 +116,12 @@ def test_the_ladder_changes_one_thing_after_the_other():
 
 def test_the_fused_rung_takes_its_steps_with_the_fused_kernel(monkeypatch):
     calls = []
-    fused = bench_steps.fused_attention
-    monkeypatch.setattr(bench_steps, "fused_attention", lambda *tensors: calls.append(1) or fused(*tensors))
-    rung = next(rung for rung in bench_steps.ladder() if rung.fused)
-    small = bench_steps.config.change(rung.settings, "clip.size=32", "model.depth=1")
-    clips = bench_steps.torch.randn(1, 3, 8, 32, 32, device=bench_steps.device())
+    fused = steps.fused_attention
+    monkeypatch.setattr(steps, "fused_attention", lambda *tensors: calls.append(1) or fused(*tensors))
+    rung = next(rung for rung in steps.ladder() if rung.fused)
+    small = config.override(rung.settings, "clip.size=32", "model.depth=1")
     for kind, count in ((True, 4), (False, 4)):  # both encoders and two blocks of the predictor; then no more
-        bench_steps.Trainer(bench_steps.Rung("", "", small, fused=kind), clips).timed_step()
+        steps.Trainer(small, 1, fused=kind).timed_step()
         assert len(calls) == count
 
 
@@ -133,9 +135,48 @@ def test_a_step_that_is_not_the_published_one_is_refused(capsys):
     assert "STRAW MAN: the published step reaches 5.0%" in capsys.readouterr().out
 
 
-def test_a_broken_child_is_told():
-    with pytest.raises(RuntimeError, match="No such file or directory: nowhere"):
-        bench_data.child("published", "nowhere", "nowhere", "nowhere.mp4", "General")
+def test_a_broken_child_is_told(capfd):
+    with pytest.raises(subprocess.CalledProcessError, match="nowhere.mp4"):
+        data.child("published", "nowhere", "nowhere", "nowhere.mp4", "General")
+    assert "No such file or directory: nowhere" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(bench.GPU, reason="threads matter on CPUs only")
+def test_every_situation_is_measured(quick):
+    rows = quick["crowded"]
+    assert [row["situation"] for row in rows] == ["alone", "beside a busy process", "beside a second training"]
+    for row in rows:
+        assert row.keys() == {"situation", "threads", "chosen", "clips_per_second", "ratio_to_alone"}
+        assert row["ratio_to_alone"] == near(row["clips_per_second"] / rows[0]["clips_per_second"], rel=1e-3)
+        assert (row["threads"], row["chosen"] > 0) == ("auto", True)
+
+
+@pytest.mark.parametrize(("situation", "other"), [(loop.BUSY, "while True"), (loop.SECOND, "benchmarks.loop")])
+def test_the_other_process_works_while_a_training_is_measured(situation, other, tmp_path, monkeypatch):
+    used, rate = [], loop.rate
+
+    def working():
+        return [child for child in psutil.Process().children() if other in " ".join(child.cmdline())]
+
+    def watched(folder, process, seconds):
+        (beside,) = [child for child in working() if child.pid != process.pid]
+        before = beside.cpu_times().user
+        found = rate(folder, process, seconds)
+        used.append(beside.cpu_times().user - before)
+        return found
+
+    monkeypatch.setattr(loop, "rate", watched)
+    row = loop.measure(tmp_path / "one", situation, "smoke", 1, 1.0)
+    assert (row["situation"], row["threads"], row["chosen"]) == (situation, 1, 1)
+    assert row["clips_per_second"] > 0
+    assert used[0] > 0.1, "of a second"
+    assert not working()
+
+
+def test_a_busy_process_that_ends_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "ENDLESS", [sys.executable, "-c", "pass"])
+    with pytest.raises(RuntimeError, match="ended while it was measured"):
+        loop.measure(tmp_path / "one", loop.BUSY, "smoke", 1, 0.5)
 
 
 @pytest.mark.skipif(not COMMITTED.exists(), reason="no record is committed")

@@ -1,7 +1,10 @@
 """pyproject.toml, requirements.lock, environment.yml and what is installed tell the same story."""
 
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from importlib import metadata
@@ -62,3 +65,21 @@ def test_npm_gets_pinned_packages_from_any_registry():
 
 def test_this_python_is_supported():
     assert ".".join(map(str, sys.version_info[:3])) in SpecifierSet(PROJECT["requires-python"])
+
+
+def test_an_installed_package_imports_from_any_folder(tmp_path):
+    """As after ``pip install .``: only the packages that pyproject names, nothing of the repository beside them."""
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    for package in setuptools["packages"]:
+        shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    script = """
+import os, picojepa.pretraining, picojepa.results, evidence.ledger, standin
+from picojepa import lists, store
+assert not store.cache_folder().is_relative_to(os.environ["PYTHONPATH"]), store.cache_folder()
+lists.paper_lists()
+"""
+    environment = {"PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path), "PATH": os.environ["PATH"]}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert "lists.csv is missing; it comes with the book's repository: work in a clone of it" in done.stderr

@@ -26,34 +26,31 @@ def python() -> str:
     return f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores"
 
 
+def installed(name: str) -> str:
+    """Version of a package; empty if it is not there."""
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
 def packages() -> str:
-    locked = dict(re.findall(r"^([^#\s=]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
-    wrong = []
-    for name, version in locked.items():
-        try:
-            found = metadata.version(name).split("+")[0]
-        except metadata.PackageNotFoundError:
-            continue  # needed on another system or Python only
-        if found != version:
-            wrong.append(f"{name} {found} (locked: {version})")
-    for name in ("picojepa", *SHOWN):
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{name} is missing")
+    locked = re.findall(r"^([^#\s=]+)==(\S+)$", (ROOT / "requirements.lock").read_text(), re.MULTILINE)
+    found = {name: installed(name) for name, _ in locked}  # some are needed on another system or Python only
+    wrong = [f"{name} {found[name]} (locked: {v})" for name, v in locked if found[name].split("+")[0] not in ("", v)]
+    wrong += [f"{name} is missing" for name in ("picojepa", *SHOWN) if not installed(name)]
     if wrong:
         raise Trouble("; ".join(wrong), "rm -rf .venv; make setup")
-    return ", ".join(f"{name} {metadata.version(name)}" for name in SHOWN)
+    return ", ".join(f"{name} {installed(name)}" for name in SHOWN)
 
 
 def ffmpeg() -> str:
     if not shutil.which("ffmpeg"):
         raise Trouble("the command ffmpeg is not found", INSTALL_FFMPEG)
-    run = subprocess.run(["ffmpeg", "-hide_banner", "-encoders"], capture_output=True, text=True)
+    run = subprocess.run(["ffmpeg", "-encoders"], capture_output=True, text=True)
     if "libx264" not in run.stdout:
         raise Trouble("this FFmpeg has no encoder libx264, so no video for the pages can be made", INSTALL_FFMPEG)
-    version = subprocess.run(["ffmpeg", "-version"], capture_output=True, text=True).stdout.split("\n")[0]
-    return version.split(" Copyright")[0]
+    return run.stderr.split(" Copyright")[0]
 
 
 def decoding() -> str:
@@ -92,17 +89,18 @@ def settings() -> str:
 
 def main() -> int:
     """Run all checks; return 1 if one of them found trouble."""
-    troubles = 0
-    for check in (python, packages, ffmpeg, decoding, settings):
+    checks, troubles = (python, packages, ffmpeg, decoding, settings), 0
+    for check in checks:
         try:
             print(f"ok     {check.__name__}: {check()}")
+            continue
+        except Trouble as error:
+            wrong, remedy = error.args
         except Exception as error:  # a doctor reports whatever happens and goes on
-            troubles += 1
-            wrong, mend = (
-                error.args if isinstance(error, Trouble) else (f"{type(error).__name__}: {error}", "make setup")
-            )
-            print(f"WRONG  {check.__name__}: {wrong}\n       to mend it: {mend}")
-    print("All is well." if not troubles else f"{troubles} of 5 checks found something wrong.")
+            wrong, remedy = f"{type(error).__name__}: {error}", "make setup"
+        troubles += 1
+        print(f"WRONG  {check.__name__}: {wrong}\n       to mend it: {remedy}")
+    print(f"{troubles} of {len(checks)} checks found something wrong." if troubles else "All is well.")
     return int(troubles > 0)
 
 

@@ -6,19 +6,19 @@ python -m tools.fuzz_videos [N]    reads N damaged files (default 10000) and wri
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import surroundings
 from picojepa import videos, workers
 from picojepa.clips import ClipConfig
 from picojepa.store import DATA
+from tools import records
 
 CLIP = ClipConfig(size=16)
 TIMEOUT = 30.0
@@ -34,17 +34,19 @@ KINDS = {  # what the undamaged files are
 HANG, DEATH = "decoding took longer", "the decoder died"
 
 
+def encoded(path: Path, *options: str | Path) -> Path:
+    """A file that FFmpeg makes."""
+    subprocess.run(["ffmpeg", "-v", "error", "-y", *options, path], check=True)
+    return path
+
+
 def originals(folder: Path) -> list[bytes]:
     """The undamaged files, and one that is cut by an edit list."""
     found = []
     for number, options in enumerate(KINDS.values()):
-        path = folder / f"original{number}.mp4"
-        command = ["ffmpeg", "-v", "error", "-y", "-f", "lavfi", "-i", SOURCE, *options, path]
-        subprocess.run(command, check=True)
-        found.append(path)
-    cut = folder / "cut.mp4"
-    subprocess.run(["ffmpeg", "-v", "error", "-y", "-ss", "0.4", "-i", found[0], "-c", "copy", cut], check=True)
-    return [path.read_bytes() for path in (*found, cut)]
+        found.append(encoded(folder / f"original{number}.mp4", "-f", "lavfi", "-i", SOURCE, *options))
+    found.append(encoded(folder / "cut.mp4", "-ss", "0.4", "-i", found[0], "-c", "copy"))
+    return [path.read_bytes() for path in found]
 
 
 def damage(content: bytes, source: random.Random) -> bytes:
@@ -66,30 +68,29 @@ def damage(content: bytes, source: random.Random) -> bytes:
     return bytes(data)
 
 
-def mutants(folder: Path, count: int, seed: int) -> Iterator[Path]:
-    """Write damaged files one after the other."""
+def damaged(folder: Path, count: int, seed: int) -> list[Path]:
+    """Write damaged files."""
     whole, source = originals(folder), random.Random(seed)
-    for number in range(count):
-        path = folder / f"{number}.mp4"
+    paths = [folder / f"{number}.mp4" for number in range(count)]
+    for number, path in enumerate(paths):
         path.write_bytes(damage(whole[number % len(whole)], source))
-        yield path
+    return paths
 
 
 def fuzz(count: int, seed: int) -> dict[str, Any]:
     """Read damaged files in worker processes and count what becomes of them."""
     start, reasons, decoded = time.perf_counter(), Counter(), 0
     with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
-        paths = list(mutants(Path(folder), count, seed))
+        paths = damaged(Path(folder), count, seed)
         jobs = [(number, str(path), [0.0, 0.5, 1.0]) for number, path in enumerate(paths)]
         for (_, path, _), outcome in workers.run(videos.read_batch, jobs, CLIP, batch=16, timeout=TIMEOUT):
             reason = outcome if isinstance(outcome, str) else outcome[1]["reason"]
             decoded += not reason
             if reason:
                 reasons[re.sub(r"-?\d+(\.\d+)?", "...", reason.split("(")[0].split(";")[0].strip())[:60]] += 1
-            if HANG in reason or DEATH in reason:
-                print(path, reason)
-                Path(tempfile.gettempdir(), f"fuzz-{seed}-{Path(path).name}").write_bytes(Path(path).read_bytes())
-    return surroundings() | {
+            if HANG in reason or DEATH in reason:  # is kept, to be looked at
+                print(shutil.copy(path, Path(tempfile.gettempdir(), f"fuzz-{seed}-{Path(path).name}")), reason)
+    return {
         "originals": len(KINDS) + 1,
         "seed": seed,
         "count": count,
@@ -102,6 +103,6 @@ def fuzz(count: int, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    record = fuzz(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, seed=1)
-    (DATA / "fuzz.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(record, indent=1))
+    found = fuzz(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000, seed=1)
+    records.write(DATA / "fuzz.json", records.surroundings() | found)
+    print(json.dumps(found, indent=1))

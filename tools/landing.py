@@ -11,7 +11,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from figures import plots
+from figures import imagined, plots
 from PIL import Image, ImageColor, ImageDraw
 from torchcodec.encoders import VideoEncoder
 
@@ -37,15 +37,14 @@ def triptychs() -> list[np.ndarray]:
     drawn = study.masks(settings, study.MASKS)
     mask = Mask(drawn.context[:1], drawn.target[:1])
     tokens = study.tokens_of(clips.centre[shown], settings)
-    decoders = {"": (model, *study.fit_decoders(model, settings, train))}
-    filled = study.fillings(decoders, clips.centre[shown], study.tokens_of(train, settings), settings, mask)
-    imagined = study.frames_of(study.pasted(tokens, filled[study.PREDICTED], mask), settings)
-    imagined = imagined.permute(0, 2, 1, 3, 4).round().to(torch.uint8).numpy()
-    frames, cell = settings.model.tubelet, settings.model.patch
-    hidden = plots.hidden_grid(mask.target[0], settings.grid).repeat(frames, 0).repeat(cell, 1).repeat(cell, 2)
-    orange = np.array(ImageColor.getrgb(plots.TARGET), np.uint8).reshape(1, 3, 1, 1)
-    seen = [np.where(hidden[:, None], orange, clip) for clip in clips.centre[shown]]
-    return [np.stack(three) for three in zip(clips.centre[shown], seen, imagined, strict=True)]
+    _, decoder = study.fit_decoders(model, settings, train)
+    said = study.decode(decoder, model.predictions(clips.centre[shown], mask))
+    filled = study.frames_of(study.pasted(tokens, said, mask), settings)
+    filled = filled.permute(0, 2, 1, 3, 4).round().to(torch.uint8).numpy()
+    hidden = plots.hidden_grid(mask.target[0], settings.grid)
+    orange = np.array(ImageColor.getrgb(plots.TARGET), np.uint8).reshape(3, 1, 1)
+    (seen,) = imagined.seen(clips.centre[shown][None], hidden[None], orange)
+    return [np.stack(three) for three in zip(clips.centre[shown], seen, filled, strict=True)]
 
 
 def side_by_side(three: np.ndarray, time: int) -> Image.Image:

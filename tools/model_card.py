@@ -23,11 +23,12 @@ TEMPLATE = """# Model card: the encoder that comes with the book
 
 Written by `python -m tools.model_card`; every number is computed.
 
-**What it is.** The context encoder of one run of the recipe `{recipe}` in the profile `{profile}`, seed {seed}:
-{parameters} parameters, width {width}, depth {depth}, for clips of {frames} frames of {size} x {size} pixels. It
-saw {clips} clips of the stand-in, {videos} generated videos of stick figures, and no label. Made on {date} in
-{seconds:.0f} s ({machine}, PyTorch {torch}). The weights are kept in half precision (`encoder.safetensors`,
-{megabytes:.1f} MB). `card.json` holds settings, code and data of the run.
+**What it is.** The context encoder of one run of the recipe `{base.recipe}` in the profile `{base.profile}`, seed
+{card[seed]}: {parameters} parameters, width {base.model.width}, depth {base.model.depth}, for clips of
+{base.clip.frames} frames of {base.clip.size} x {base.clip.size} pixels. It saw {seen} clips of the stand-in, {videos}
+generated videos of stick figures, and no label. Made on {date} in {card[seconds]:.0f} s ({card[machine]}, PyTorch
+{card[torch]}). The weights are kept in half precision (`encoder.safetensors`, {megabytes:.1f} MB). `card.json` holds
+settings, code and data of the run.
 
 **What it is for.** Chapters 5 to 8 open in seconds with it, if nobody has run chapter 4 before. It is used only
 where settings, data and code are those of its run card; otherwise the book trains.
@@ -60,6 +61,10 @@ def commit(run: Path, folder: Path = weights.COMMITTED) -> Path:
     return to
 
 
+def thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
 def facts(base: Settings, clips: Clips, run: Path, committed: Path, cards: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that the model card says, computed."""
     task, card = probing.make_task(clips, CLASSES), store.card(run)
@@ -67,25 +72,22 @@ def facts(base: Settings, clips: Clips, run: Path, committed: Path, cards: list[
     labels, wanted = task.train_labels.numpy(), task.test_labels.numpy()
     answers = [probing.linear_probe(x[task.train], labels, x[task.test]).argmax(1) for x in features]
     right = int((answers[1] == wanted).sum())
+    low, high = wilson(right, len(wanted))
     colour = probing.probe_baselines(base, clips, task).query("features == 'colour histogram'")
     measured = primary_measure(cards)
-    gain = seed_interval(measured.difference.to_numpy())
-    low, high = wilson(right, len(wanted))
+    gain, gain_low, gain_high = seed_interval(measured.difference.to_numpy())
     return {
-        **{key: getattr(base.model, key) for key in ("width", "depth")},
-        **{key: getattr(base.clip, key) for key in ("frames", "size")},
-        **{key: card[key] for key in ("seed", "seconds", "machine", "torch")},
-        "recipe": base.recipe,
-        "profile": base.profile,
-        "clips": f"{card['clips']:,}".replace(",", " "),
+        "base": base,
+        "card": card,
         "date": card["date"][:10],
-        "parameters": f"{sum(t.numel() for t in load_file(run / 'encoder.safetensors').values()):,}".replace(",", " "),
+        "seen": thousands(card["clips"]),
         "videos": len(clips.training),
+        "parameters": thousands(sum(t.numel() for t in load_file(run / "encoder.safetensors").values())),
         "megabytes": (committed / "encoder.safetensors").stat().st_size / 1e6,
         **{"n": len(wanted), "right": 100 * right / len(wanted), "low": 100 * low, "high": 100 * high},
         "random": measured.loc[card["seed"], "random weights"],
         "colour": 100 * probing.accuracy(colour),
-        **{"seeds": len(cards), "gain": gain[0], "gain_low": gain[1], "gain_high": gain[2]},
+        **{"seeds": len(cards), "gain": gain, "gain_low": gain_low, "gain_high": gain_high},
         "changed": int((answers[0] != answers[1]).sum()),
         "rounding": float(np.abs(features[0] - features[1]).max() / features[0].std()),
     }

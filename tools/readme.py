@@ -4,7 +4,6 @@ Tables are recomputed from the stored predictions; pictures are copied out of th
 Run it after `make book`.
 """
 
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -33,8 +32,8 @@ def picture(name: str, chapter: str) -> bytes:
 def beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Two tables in one, cell by cell: ours (paper)."""
     shared = [c for c in paper.columns if c in ours.columns]
-    rows = {row: [f"{ours.loc[row, c]:.1f} ({paper.loc[row, c]:.1f})" for c in shared] for row in paper.index}
-    return pd.DataFrame.from_dict(rows, orient="index", columns=shared)
+    digits = "{:.1f}".format
+    return ours.loc[paper.index, shared].map(digits) + " (" + paper[shared].map(digits) + ")"
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -111,7 +110,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     for name, chapter in PICTURES.items():
         (folder / f"{name}.png").write_bytes(picture(name, chapter))
-    path = Path(ROOT / "README.md")
+    path = ROOT / "README.md"
     before, rest = path.read_text(encoding="utf-8").split(START)
     path.write_text(before + START + block() + END + rest.split(END)[1], encoding="utf-8")
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from benchmarks.bench import surroundings
+import pandas as pd
+
 from picojepa.store import DATA, ROOT
+from tools import records
 
 RECORD = DATA / "reliability.json"
 STAGES = (  # in the order of the work
@@ -25,33 +27,25 @@ STAGES = (  # in the order of the work
 
 def read(report: Path) -> dict[str, Any]:
     """What the tests noted, from pytest's report in XML: a row for each fault, and what became of files of others."""
-    rows: dict[tuple[str, ...], dict[str, Any]] = {}
-    found: dict[str, Any] = {"faults": [], "files": [], "skipped": [], "failed": []}
+    found: dict[str, list[Any]] = {"faults": [], "files": [], "skipped": [], "failed": []}
     for case in ElementTree.parse(report).iter("testcase"):
         name, ended = f"{case.get('classname')}.{case.get('name')}", {part.tag for part in case}
-        bad = bool(ended & {"failure", "error"})
-        found["failed"] += [name] * bad
-        found["skipped"] += [name] * ("skipped" in ended)
+        passed = not ended & {"failure", "error"}
+        found["failed"] += [] if passed else [name]
+        found["skipped"] += [name] if "skipped" in ended else []
         noted = [(p.get("name"), json.loads(p.get("value") or "")) for p in case.iter("property")]
-        found["files"] += [note for kind, note in noted if kind == "file" and not bad]
+        found["files"] += [note for kind, note in noted if kind == "file" and passed]
         faults = [note for kind, note in noted if kind == "fault"]
-        for note in faults:
-            empty = {
-                "stage": note["stage"],
-                "fault": note["fault"],
-                "tests": 0,
-                "times": 0,
-                "passed": 0,
-                "seconds": 0.0,
-            }
-            row = rows.setdefault((note["stage"], note["fault"]), empty)
-            row["tests"] += 1
-            row["passed"] += not bad
-            row["times"] += note["times"]
-            row["seconds"] += float(case.get("time") or 0) / len(faults)
-    order = sorted(rows.values(), key=lambda row: (STAGES.index(row["stage"]), -row["times"], row["fault"]))
-    found["faults"] = [row | {"seconds": round(row["seconds"], 1)} for row in order]
-    return found
+        seconds = float(case.get("time") or 0)
+        found["faults"] += [note | {"passed": passed, "seconds": seconds / len(faults)} for note in faults]
+    return found | {"faults": by_fault(pd.DataFrame(found["faults"]))}
+
+
+def by_fault(notes: pd.DataFrame) -> list[dict[str, Any]]:
+    """A row for each stage and fault, in the order of the work, those provoked most often first."""
+    columns = {"tests": ("times", "size"), **{name: (name, "sum") for name in ("times", "passed", "seconds")}}
+    rows = notes.groupby(["stage", "fault"], as_index=False).agg(**columns).round({"seconds": 1}).to_dict("records")
+    return sorted(rows, key=lambda row: (STAGES.index(row["stage"]), -row["times"], row["fault"]))
 
 
 def main() -> int:
@@ -60,8 +54,8 @@ def main() -> int:
         report = Path(folder) / "report.xml"
         command = [sys.executable, "-m", "pytest", "-q", "-m", "fault", f"--junitxml={report}"]
         code = subprocess.run(command, cwd=ROOT).returncode
-        found = surroundings() | read(report)
-    RECORD.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        found = records.surroundings() | read(report)
+    records.write(RECORD, found)
     print(f"{len(found['faults'])} faults, {sum(row['times'] for row in found['faults'])} times; {RECORD}")
     return code
 

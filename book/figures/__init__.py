@@ -20,10 +20,11 @@ import numpy as np
 from IPython.display import HTML
 from matplotlib.figure import Figure
 
-from figures.plots import webp
+from figures.plots import CONTEXT, TARGET, webp
 
 SCRIPTS = Path(__file__).parent
 BUDGET = 1_150_000  # characters that the films of one figure may take
+PALETTE = {"context": CONTEXT, "target": TARGET}  # for the scripts
 SIDE, FRAMES = 64, 8  # of a film, at most
 
 
@@ -40,7 +41,7 @@ def figure(kind: str, data: Mapping[str, Any], picture: str, title: str) -> HTML
     core, style, script = (
         (SCRIPTS / name).read_text(encoding="utf-8") for name in ("core.js", "core.css", f"{kind}.js")
     )
-    payload = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
+    payload = json.dumps({"palette": PALETTE, **data}, separators=(",", ":"), allow_nan=False).replace("</", "<\\/")
     return HTML(
         f'<div class="pj" data-kind="{kind}" role="group" aria-label="{html.escape(title)}">'
         f'<div class="pj-still">{picture}</div><div class="pj-live"></div>'

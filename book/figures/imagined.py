@@ -19,7 +19,7 @@ import figures
 from figures.plots import pretty
 
 SEEN = "what the encoder saw"
-GREY = 128
+GREY = np.full((3, 1, 1), 128, np.uint8)  # (3, H, W)
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Filling:
     measures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def seen(films: np.ndarray, hidden: np.ndarray) -> np.ndarray:
-    """Clips, uint8 (M, n, T, 3, H, W), with the hidden cells, bool (M, S, rows, columns), in grey."""
+def seen(films: np.ndarray, hidden: np.ndarray, colour: np.ndarray = GREY) -> np.ndarray:
+    """Clips, uint8 (M, n, T, 3, H, W), with the hidden cells, bool (M, S, rows, columns), in grey or another colour."""
     pixels = np.repeat(hidden, films.shape[2] // hidden.shape[1], 1)
     for axis in (2, 3):
         pixels = np.repeat(pixels, films.shape[axis + 2] // hidden.shape[axis], axis)  # (M, T, H, W)
-    return np.where(pixels[:, None, :, None], np.uint8(GREY), films)
+    return np.where(pixels[:, None, :, None], colour, films)
 
 
 def player(truth: np.ndarray, hidden: np.ndarray, labels: Sequence[str], fillings: Sequence[Filling]) -> HTML:

@@ -21,7 +21,7 @@ picojepa.define("masks", (ui, data, figure) => {
         const top = Math.floor(cell / columns) * height;
         const covered = hidden(slice() * rows * columns + cell);
         context.globalAlpha = covered ? (chosen.opaque ? 1 : 0.55) : (chosen.opaque ? 0 : 0.18);
-        context.fillStyle = covered ? "#D55E00" : "#0072B2";
+        context.fillStyle = covered ? data.palette.target : data.palette.context;
         context.fillRect(left, top, width, height);
         context.globalAlpha = 1;
         if (covered) {

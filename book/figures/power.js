@@ -37,8 +37,8 @@ window.picojepa.define("power", (ui, data, figure) => {
   }
   const path = (values) => values.map((percent, index) => `${x(data.videos[index])},${y(percent)}`).join(" ");
   const curves = data.told.map((values) => draw("polyline", { points: path(values), fill: "none" }));
-  const here = draw("circle", { r: 6, fill: "#0072B2", stroke: "currentColor", "stroke-width": 1.5 });
-  const guide = line([0, 0], [0, 0], { stroke: "#0072B2", "stroke-width": 1.5 });
+  const here = draw("circle", { r: 6, fill: data.palette.context, stroke: "currentColor", "stroke-width": 1.5 });
+  const guide = line([0, 0], [0, 0], { stroke: data.palette.context, "stroke-width": 1.5 });
   picture.append(...curves, guide, here);
 
   let [lead, place] = data.start;
@@ -54,7 +54,7 @@ window.picojepa.define("power", (ui, data, figure) => {
   const show = () => {
     const n = data.videos[place], percent = data.told[lead][place], needed = data.needed[lead];
     curves.forEach((curve, index) => {
-      const [stroke, thick, opacity] = index === lead ? ["#0072B2", 3, 1] : ["currentColor", 1, 0.35];
+      const [stroke, thick, opacity] = index === lead ? [data.palette.context, 3, 1] : ["currentColor", 1, 0.35];
       set(curve, { stroke, "stroke-width": thick, "stroke-opacity": opacity });
     });
     set(guide, { x1: x(n), x2: x(n), y1: bottom, y2: y(percent) });

@@ -6,7 +6,7 @@ picojepa.define("training_film", (ui, data, figure) => {
   const colours = Uint8Array.from(atob(data.colours), (letter) => letter.charCodeAt(0)); // run, look, clip, token, 3
   const last = data.steps.length - 1;
   const styles = [
-    { colour: "#0072B2", dash: "", mark: "circle" },
+    { colour: data.palette.context, dash: "", mark: "circle" },
     { colour: "var(--pj-text)", dash: "5 3", mark: "square" },
   ];
   const note = { style: "color:var(--pj-muted);margin:0.6rem 0 0.2rem" };

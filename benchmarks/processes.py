@@ -1,12 +1,9 @@
-"""What `make bench` runs in a fresh Python process; each part imports only what it needs.
+"""One video file through encoder and heads in a fresh Python process; each part imports only what it needs.
 
-Usage: python -m benchmarks.bench_children published ENCODER HEADS VIDEO MEMBER
-       python -m benchmarks.bench_children cold ENCODER HEADS VIDEO
-       python -m benchmarks.bench_children memory STEPS BATCH
+Usage: python -m benchmarks.processes published ENCODER HEADS VIDEO MEMBER
+       python -m benchmarks.processes cold ENCODER HEADS VIDEO
 """
 
-import json
-import re
 import sys
 from pathlib import Path
 
@@ -34,7 +31,8 @@ def published(encoder: str, heads: str, path: str, member: str) -> str:
     from picojepa.architecture import Encoder
     from picojepa.config import settings
 
-    model, weights = Encoder(settings("paper", "published")).eval(), load_file(heads)
+    paper, weights = settings("paper", "published"), load_file(heads)
+    model = Encoder(paper.model, paper.grid).eval()
     model.load_state_dict(load_file(encoder))
     head = torch.nn.Linear(192, 4)
     head.load_state_dict({name: weights[f"{member}.linear.{name}"] for name in ("weight", "bias")})
@@ -48,38 +46,17 @@ def cold(encoder: str, heads: str, path: str) -> str:
     from picojepa import config, ensemble
     from picojepa.features import load_encoder
     from picojepa.probing import LinearHead
+    from standin import LABELLED_CLASSES
 
     settings, weights, members = config.settings("paper", "vjepa"), load_file(heads), {}
     for member in ensemble.MEMBERS:
-        members[member] = LinearHead(settings.model.width, len(config.LABELLED_CLASSES)).eval()
+        members[member] = LinearHead(settings.model.width, len(LABELLED_CLASSES)).eval()
         state = {name: weights[f"{member}.{name}"] for name in members[member].state_dict()}
         members[member].load_state_dict(state)
     model = load_encoder(Path(encoder), settings)
-    return str(ensemble.classify_file(path, settings, model, members, config.LABELLED_CLASSES).answer.to_dict())
-
-
-def memory(steps: str, batch: str) -> str:
-    """Train for some steps; resident memory in GB at the peak, after two steps and at the end."""
-    import resource
-
-    import psutil
-
-    from benchmarks.bench_steps import Rung, Trainer
-    from picojepa import config
-
-    settings = config.settings("paper", "vjepa")
-    clips = torch.randn(int(batch), 3, settings.clip.frames, settings.clip.size, settings.clip.size)
-    trainer, resident = Trainer(Rung("", "", settings), clips), []
-    for _ in range(int(steps)):
-        trainer.step()
-        resident.append(psutil.Process().memory_info().rss / 1e9)
-    if (status := Path("/proc/self/status")).exists():  # getrusage would know the parent's memory too
-        peak = int(re.search(r"^VmHWM:\s*(\d+) kB", status.read_text(), re.MULTILINE)[1]) * 1024 / 1e9
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e9  # macOS counts in bytes
-    return json.dumps({"memory_gb_peak": peak, "memory_gb_first": resident[1], "memory_gb_last": resident[-1]})
+    return str(ensemble.classify_file(path, settings, model, members, LABELLED_CLASSES).answer.to_dict())
 
 
 if __name__ == "__main__":
-    parts = {"published": published, "cold": cold, "memory": memory}
+    parts = {"published": published, "cold": cold}
     print(parts[sys.argv[1]](*sys.argv[2:]))

@@ -1,9 +1,9 @@
-"""The part of `make bench` that has to do with long lists: does time per video, or memory, grow with the list?
+"""Long lists: does time per video, or memory, grow with the list?
 
 The stand-in's videos are listed under many names (hard links), so that each length of list has the same mixture. Each
 list is checked and decoded by a process of its own, into an empty cache. The record is benchmarks/lists.json.
 
-Usage: python -m benchmarks.bench_lists [LENGTH ...]
+Usage: python -m benchmarks.lists [LENGTH ...]
 """
 
 import json
@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import psutil
 from figures import duplicates
 from tqdm import tqdm
 
 import standin
-from benchmarks.bench import surroundings, tidy
 from picojepa import config, data, store
+from tools import records
 
 LENGTHS = (100, 300, 1000, 3000, 10_000)
 SCALE = 0.04  # of the stand-in that is generated, and listed again and again
@@ -46,7 +47,8 @@ def write_list(length: int, originals: Sequence[Path], folder: Path) -> Path:
     for number in range(length):
         path = folder / f"{number:05}.mp4"
         os.link(originals[number % len(originals)], path)
-        rows.append(f"{path.name},{config.CLASSES[number % 10]},{'validation' if number % 50 < 10 else 'pretrain'}")
+        label, split = standin.CLASSES[number % 10], "validation" if number % 50 < 10 else "pretrain"
+        rows.append(f"{path.name},{label},{split}")
     (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "list.csv"
 
@@ -75,16 +77,15 @@ def measure(length: int, originals: Sequence[Path]) -> dict[str, Any]:
     """Time and memory of one list."""
     with tempfile.TemporaryDirectory(prefix="lists-", dir=originals[0].parent) as name:
         listed = write_list(length, originals, Path(name))
-        command = [sys.executable, "-m", "benchmarks.bench_lists", "decode", str(listed)]
+        command = [sys.executable, "-m", "benchmarks.lists", "decode", str(listed)]
         environment = os.environ | {"PICOJEPA_CACHE": f"{name}/cache"}
-        child = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=store.ROOT)
-        main, peaks = psutil.Process(child.pid), np.zeros(3)
+        child = psutil.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, cwd=store.ROOT)
+        peaks = np.zeros(3)
         while child.poll() is None:
-            private, files = memory(main)
-            workers = sum(memory(worker)[0] for worker in main.children(recursive=True)) if main.is_running() else 0.0
+            private, files = memory(child)
+            workers = sum(memory(worker)[0] for worker in child.children(recursive=True)) if child.is_running() else 0.0
             peaks = np.maximum(peaks, (private, workers, files))
             time.sleep(PAUSE)
-        assert child.stdout is not None
         said = child.stdout.read()
     if child.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {child.returncode}; its message is above")
@@ -101,9 +102,9 @@ def main(lengths: Sequence[int]) -> None:
     for shorter, row in pairwise(rows):
         more = row["videos"] - shorter["videos"]
         row["ms_per_further_video"] = 1000 * (row["seconds"] - shorter["seconds"]) / more
-    found = surroundings() | {"different_videos": len(originals), "rows": rows, "notes": NOTES}
-    store.write_atomically(store.ROOT / "benchmarks" / "lists.json", json.dumps(tidy(found), indent=1) + "\n")
-    print(json.dumps(tidy(rows), indent=1))
+    found = {"different_videos": len(originals), "rows": rows, "notes": NOTES}
+    records.write(store.ROOT / "benchmarks" / "lists.json", records.surroundings() | found)
+    print(pd.DataFrame(rows).to_string(index=False))
 
 
 if __name__ == "__main__":
