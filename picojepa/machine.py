@@ -80,11 +80,11 @@ def best_threads(rate: Callable[[], float]) -> tuple[int, dict[str, float]]:
 def pace(work: Iterator[Any], seconds: float = 0.25) -> float:
     """How many items a second come from an iterator, after the first one, which warms up."""
     next(work, None)
-    start, count = time.perf_counter(), 0
+    start = time.perf_counter()
     for count, _ in enumerate(work, 1):  # noqa: B007 - the count is used after the loop
         if time.perf_counter() - start > seconds:
-            break
-    return count / (time.perf_counter() - start)
+            return count / (time.perf_counter() - start)
+    return 0.0
 
 
 def hardware() -> dict[str, Any]:

@@ -159,13 +159,6 @@ def test_processes_together_see_the_clips_of_one(noise, area):
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_alone_a_process_has_the_whole_batch():
-    assert (machine.rank(), machine.processes()) == (0, 1)
-    assert machine.share_of(7) == slice(0, 7)
-    assert machine.agree("mine") == "mine"
-    assert torch.equal(machine.mean_over_processes(torch.tensor([3.0])), torch.tensor([3.0]))
-
-
 def test_prefetching_keeps_the_order_and_is_one_step_ahead():
     made = []
     batches = pretraining.prefetch(lambda step: made.append(step) or step, range(3, 9))
