@@ -479,20 +479,20 @@ def test_the_choice_of_threads_is_in_the_card_and_not_in_the_weights(tiny, noise
         return torch.get_num_threads(), {"1": 10.0, "2": 20.0}
 
     monkeypatch.setattr(pretraining, "WORTH_MEASURING", tiny.training.steps)
-    monkeypatch.setattr(pretraining, "best_threads", choose)
+    monkeypatch.setattr(machine, "best_threads", choose)
     folder = pretraining.run(tiny, noise)
     card = store.card(folder)
     assert (card["threads"], card["clips_per_second_by_threads"]) == (torch.get_num_threads(), {"1": 10.0, "2": 20.0})
     assert checkpoints.read_metrics(folder).loss.tolist() == losses
     saved = load_file(folder / "encoder.safetensors")
     assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in saved.items())
-    assert min(rates) > 0
+    assert len(rates) == 2
 
 
 def test_a_run_computes_with_the_threads_that_were_chosen(tiny, noise, cache, monkeypatch):
     before, seen, step = torch.get_num_threads(), set(), pretraining.training_step
     monkeypatch.setattr(pretraining, "WORTH_MEASURING", tiny.training.steps)
-    monkeypatch.setattr(pretraining, "best_threads", lambda rate: (before + 1, {}))
+    monkeypatch.setattr(machine, "best_threads", lambda rate: (before + 1, {}))
     monkeypatch.setattr(pretraining, "training_step", lambda *given: seen.add(torch.get_num_threads()) or step(*given))
     assert store.card(pretraining.run(tiny, noise))["threads"] == before + 1
     assert seen == {before + 1}
@@ -500,7 +500,7 @@ def test_a_run_computes_with_the_threads_that_were_chosen(tiny, noise, cache, mo
 
 
 def test_a_short_run_is_not_worth_measuring(tiny, noise, monkeypatch):
-    monkeypatch.setattr(pretraining, "best_threads", None)  # whoever measures fails
+    monkeypatch.setattr(machine, "best_threads", None)  # whoever measures fails
     assert tiny.training.steps < pretraining.WORTH_MEASURING
     assert pretraining.chosen_threads(tiny, noise) == (torch.get_num_threads(), {})
 
