@@ -100,8 +100,7 @@ def test_every_page_is_run_again_under_another_python(tree, executed, monkeypatc
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "left"),
-    [("1 + 1", "1 + 2", ["01_data", "02_masking"]), ("prose", "other prose", list(NOTEBOOKS))],
+    ("old", "new", "left"), [("1 + 1", "1 + 2", ["01_data", "02_masking"]), ("prose", "other prose", list(NOTEBOOKS))]
 )
 def test_code_of_a_notebook_counts_for_those_after_it(tree, executed, old, new, left):
     path = tree / "book/02_masking.ipynb"
