@@ -149,7 +149,7 @@ TINY = Settings(
     clip=ClipConfig(size=32, clips_per_video=2),
     model=ModelConfig(patch=8, width=24, depth=1, heads=2, predictor_width=18, predictor_depth=1, predictor_heads=2),
     training=TrainingConfig(clips=320, batch=16, precision="float32", log_every=1, watch_every=5, checkpoint_every=5),
-    probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_clips=96, neighbours=3),
+    probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_epochs=1, neighbours=3),
 )
 
 

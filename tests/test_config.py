@@ -144,7 +144,7 @@ WHOLE = {
     ClipConfig: ("frames", "size", "stride", "clips_per_video"),
     ModelConfig: ("patch", "tubelet", "depth", "heads", "predictor_depth", "predictor_heads"),
     TrainingConfig: ("clips", "batch", "log_every", "watch_every", "checkpoint_every"),
-    ProbeConfig: ("epochs", "batch", "attentive_epochs", "supervised_clips", "neighbours"),
+    ProbeConfig: ("epochs", "batch", "attentive_epochs", "supervised_epochs", "neighbours"),
 }
 
 

@@ -145,7 +145,7 @@ def test_supervised_training_is_that_loop_over_the_clips_of_each_epoch(tiny, noi
     """From scratch, with the seed of the probes; rows of the task, not of the list."""
     rows, labels = np.array([7, 2, 5, 4, 9]), torch.tensor([0, 1, 1, 0, 1])
     task = probing.Task(("a", "b"), rows, rows, labels, labels)
-    settings = replace(tiny, probe=replace(tiny.probe, supervised_clips=96, seed=3))
+    settings = replace(tiny, probe=replace(tiny.probe, supervised_epochs=20, seed=3))
     with torch.random.fork_rng():
         torch.manual_seed(3)
         encoder = Encoder(tiny.model, tiny.grid)

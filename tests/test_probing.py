@@ -410,7 +410,7 @@ def test_supervised_training_learns_labels(tiny, monkeypatch):
     task = probing.Task(
         ("dark", "bright"), np.arange(16), np.arange(16), torch.from_numpy(labels), torch.from_numpy(labels)
     )
-    settings = replace(tiny, probe=replace(tiny.probe, supervised_clips=640))
+    settings = replace(tiny, probe=replace(tiny.probe, supervised_epochs=40))
     scores = probing.supervised(settings, clips, task)
     assert (scores.argmax(1) == labels).all()
     permuted = replace(task, train_labels=1 - task.train_labels)

@@ -58,7 +58,7 @@ def asked(tiny, tmp_path, cache, monkeypatch):
     monkeypatch.setattr(study_probes, "SHARES", {0.05: 1, 0.1: 2, 1.0: 1})
     monkeypatch.setattr(probing, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
     monkeypatch.setattr(study_probes, "read_clips", lambda path, clip, at: torch.from_numpy(pixels[:2, 1]))
-    return replace(tiny, probe=replace(tiny.probe, supervised_clips=256)), clips
+    return replace(tiny, probe=replace(tiny.probe, supervised_epochs=4)), clips
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -96,7 +96,7 @@ def test_fine_tuning_differs_from_scratch_in_its_start_alone(asked):
         for start in ("pre-trained", "random weights")
     }
     task = study_probes.make_task(clips, CLASSES)
-    config = replace(settings.probe, supervised_clips=128, seed=0)
+    config = replace(settings.probe, supervised_epochs=2, seed=0)
     scratch = probing.supervised(replace(settings, probe=config), clips, task)
     wanted = study_probes.answers(scratch, task.test_labels)["by_video"]
     assert trained.by_video[1.0, "random weights"] == wanted, "from scratch is the book's own supervised baseline"
