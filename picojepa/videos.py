@@ -128,12 +128,10 @@ def clip_times(decoder: VideoDecoder, clip: ClipConfig, position: float) -> np.n
 
 
 def read_clips(path: str | Path, clip: ClipConfig, positions: Sequence[float]) -> Tensor:
-    """Read several clips of one video in one pass, uint8 (len(positions), T, C, H, W).
+    """Read a clip for each position, from 0 (start) to 1 (end) of a video, in one pass.
 
-    Args:
-        path: video file.
-        clip: geometry and sampling.
-        positions: one number from 0 (start) to 1 (end) for every clip.
+    Returns:
+        uint8 (len(positions), T, C, H, W).
 
     Raises:
         VideoError: the file can not be opened, or not every frame that is wanted can be decoded.
@@ -165,10 +163,9 @@ def read_batch(jobs: Sequence[Job], clip: ClipConfig) -> list[tuple[np.ndarray |
             start, end, rate = meta.begin_stream_seconds, meta.end_stream_seconds, float(meta.average_fps or 0)
             facts |= {"frames": meta.num_frames, "seconds": round(end - start, 3), "frames_per_second": round(rate, 3)}
             facts |= {"width": meta.width, "height": meta.height, "codec": meta.codec}
-            facts |= {"rotation": int(meta.rotation or 0)}
-            facts |= {"padding": int((clip_times(decoder, clip, 0.5) >= end - LAST_MOMENT).sum())}
-            clips = _clips_of(decoder, path, clip, positions).numpy()
-            outcomes.append((clips, _row(path, **facts)))
+            padding = int((clip_times(decoder, clip, 0.5) >= end - LAST_MOMENT).sum())
+            facts |= {"rotation": int(meta.rotation or 0), "padding": padding}
+            outcomes.append((_clips_of(decoder, path, clip, positions).numpy(), _row(path, **facts)))
         except VideoError as error:
             outcomes.append((None, _row(path, str(error).removeprefix(f"{path}: "), **facts)))
     return outcomes
@@ -213,31 +210,28 @@ def _array(path: Path, *shape: int) -> np.memmap:
 def decode_all(videos: pd.DataFrame, clip: ClipConfig, content: str, folder: Path) -> dict[str, Any]:
     """Fill a folder with ``training.npy``, ``centre.npy`` and ``report.json``; goes on after an interruption.
 
-    Args:
-        videos: training videos first, which are given random clips beside the centre clip that all have.
-        clip: geometry and sampling.
-        content: digest of the list.
-        folder: keeps in ``report.jsonl`` for which videos the clips are safe on disk.
+    The list has training videos first, which are given random clips beside the centre clip that all have. A video
+    counts as done when its clips are safe on disk and ``report.jsonl`` has a line for it.
 
     Returns:
-        How many videos there are and how many were skipped, and a digest of list and pixels.
+        Facts for the run card: how many videos there are and were skipped, and a digest of ``content`` and pixels.
 
     Raises:
         ValueError: too little room, or more than `UNREADABLE_LIMIT` of the videos are unreadable.
     """
     trained, shape = int((videos.split == "pretrain").sum()), (clip.frames, 3, clip.size, clip.size)
-    one = int(np.prod(shape))  # bytes of a clip
-    _check_room(len(videos), (len(videos) + trained * clip.clips_per_video) * one / 1e9, folder)
-    training = _array(folder / "training.npy", trained, clip.clips_per_video, *shape)
+    one, kept = int(np.prod(shape)), clip.clips_per_video  # bytes of a clip, training clips of a video
+    _check_room(len(videos), (len(videos) + trained * kept) * one / 1e9, folder)
+    training = _array(folder / "training.npy", trained, kept, *shape)
     centre = _array(folder / "centre.npy", len(videos), *shape)
     log = folder / "report.jsonl"
     rows = {number: row for number, row in store.read_json_lines(log) if row["status"] == "read"}
     store.write_atomically(log, store.as_json_lines([*rows.items()]))  # unreadable ones are tried again
     jobs = []
     for number in (number for number in range(len(videos)) if number not in rows):
-        draws = np.random.default_rng([0, number]).random(clip.clips_per_video if number < trained else 0)
+        draws = np.random.default_rng([0, number]).random(kept if number < trained else 0)
         jobs.append((number, str(videos.path[number]), [0.5, *draws.tolist()]))
-    batch = max(1, min(16, BATCH_BYTES // ((1 + clip.clips_per_video) * one)))
+    batch = max(1, min(16, BATCH_BYTES // ((1 + kept) * one)))
     fresh: dict[int, dict[str, Any]] = {}
     with (
         tqdm(total=len(jobs), desc="decoding", unit="video", file=sys.stdout) as bar,

@@ -18,11 +18,10 @@ TASKS = 16  # batches after which a worker is replaced: decoders do not give all
 BASE = multiprocessing.get_context("forkserver" if os.name == "posix" else "spawn")
 
 
-class Worker(BASE.Process):  # type: ignore[name-defined]
+class _Worker(BASE.Process):  # type: ignore[name-defined]
     """A process that does not run the caller's script a second time: it is handed an empty main module."""
 
     def start(self) -> None:
-        """Start it."""
         script, sys.modules["__main__"] = sys.modules["__main__"], ModuleType("__main__")
         try:
             super().start()
@@ -34,7 +33,7 @@ def context(module: str) -> Any:
     """How worker processes are started: where that is possible as copies of a first one that has loaded a module."""
     if os.name == "posix":
         BASE.set_forkserver_preload([module])
-    return type("WorkerContext", (type(BASE),), {"Process": Worker})()
+    return type("WorkerContext", (type(BASE),), {"Process": _Worker})()
 
 
 def end_with_parent() -> None:
