@@ -47,9 +47,8 @@ def write_list(length: int, originals: Sequence[Path], folder: Path) -> Path:
     for number in range(length):
         path = folder / f"{number:05}.mp4"
         os.link(originals[number % len(originals)], path)
-        rows.append(
-            f"{path.name},{standin.CLASSES[number % len(standin.CLASSES)]},{'validation' if number % 50 < 10 else 'pretrain'}"
-        )
+        label, split = standin.CLASSES[number % 10], "validation" if number % 50 < 10 else "pretrain"
+        rows.append(f"{path.name},{label},{split}")
     (folder / "list.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
     return folder / "list.csv"
 

@@ -1,8 +1,6 @@
 """Decoded clips, and what turns them into a network's input.
 
-Letters: B or n clips, C = 3 channels, T frames, H = W pixels.
-
-Book: chapter 1.
+Letters: B or n clips, C = 3 channels, T frames, H = W pixels. Book: chapter 1.
 """
 
 from collections.abc import Sequence
@@ -40,23 +38,14 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class Clips:
-    """Decoded clips of a whole list, memory-mapped from disk.
+    """Decoded clips of a whole list, memory-mapped from disk."""
 
-    Attributes:
-        videos: the readable videos, training first; row i belongs to ``centre[i]``.
-        training: random clips of the training videos, uint8 (n_training, clips_per_video, T, C, H, W).
-        centre: the centre clip of every video, uint8 (n, T, C, H, W).
-        skipped: unreadable videos with the reason.
-        digest: key of the list and of every decoded pixel, for results that are made from them.
-        folder: where the decoded clips are, with the data report; None for clips that were made otherwise.
-    """
-
-    videos: pd.DataFrame
-    training: np.ndarray
-    centre: np.ndarray
-    skipped: pd.DataFrame
-    digest: str
-    folder: Path | None = None
+    videos: pd.DataFrame  # the readable ones, training first; row i belongs to centre[i]
+    training: np.ndarray  # random clips of the training videos, uint8 (n_training, clips_per_video, T, C, H, W)
+    centre: np.ndarray  # the centre clip of every video, uint8 (n, T, C, H, W)
+    skipped: pd.DataFrame  # path and reason of the unreadable videos
+    digest: str  # of the list and of every decoded pixel, for results that are made from them
+    folder: Path | None = None  # of decoded clips with the data report; None: they were not decoded from files
 
     def select(self, which: pd.Series) -> np.ndarray:
         """Row numbers of the videos for which a boolean column holds."""
@@ -95,11 +84,8 @@ def crop(clips: Tensor, boxes: Tensor) -> Tensor:
     """Cut a box out of every clip, the same in all its frames, and stretch it over the whole frame.
 
     Args:
-        clips: float (B, C, T, H, W).
+        clips: float (B, C, T, H, W), as is the result.
         boxes: (B, 4), see `crop_boxes`.
-
-    Returns:
-        The same shape.
     """
     corner, size = boxes[:, :2], boxes[:, 2:]
     centre = 2 * corner + size - 1  # in coordinates from -1 to 1

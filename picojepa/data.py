@@ -1,7 +1,4 @@
-"""The videos of a build, the stand-in or one's own, and the clips of a whole list.
-
-Book: chapter 1.
-"""
+"""The videos of a build, the stand-in or one's own, and the clips of a whole list. Book: chapter 1."""
 
 import json
 import os
@@ -16,22 +13,9 @@ from picojepa import store
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_manifest  # noqa: F401
-from picojepa.videos import (  # noqa: F401  # noqa: F401
-    READ,
-    REPORT,
-    UNREADABLE_LIMIT,
-    VideoError,
-    clip_times,
-    decode_all,
-    file_hash,
-    open_video,
-    read_clips,
-)
+from picojepa.videos import UNREADABLE_LIMIT, VideoError, clip_times, decode_all, file_hash, open_video, read_clips  # noqa: F401
 
 DECODED = store.Stage("data.clips", version=1)
-
-
-# ---------------------------------------------------------------- lists
 
 
 def source() -> Path | None:
@@ -41,42 +25,30 @@ def source() -> Path | None:
         FileNotFoundError: there is nothing at that path.
     """
     named = os.environ.get("PICOJEPA_DATA")
-    if not named:
-        return None
-    path = (store.ROOT / Path(named).expanduser()).absolute()
-    if not path.exists():
-        raise FileNotFoundError(
-            f"{path}: nothing there (PICOJEPA_DATA); name a folder with one sub-folder per class, or a CSV"
-        )
+    path = (store.ROOT / Path(named).expanduser()).absolute() if named else None
+    if path and not path.exists():
+        raise FileNotFoundError(f"{path}: nothing there (PICOJEPA_DATA); name a folder of classes, or a CSV")
     return path
 
 
 def own_videos(path: Path) -> pd.DataFrame:
-    """The list of one's own videos: of a folder with one sub-folder per class, or of a CSV.
-
-    Raises:
-        ValueError: see `read_folder`, `read_manifest` and `for_the_book`.
-    """
+    """The list of one's own videos; errors are those of `read_folder`, `read_manifest` and `for_the_book`."""
     return for_the_book(read_folder(path) if path.is_dir() else read_manifest(path), path)
 
 
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
-    folder = (
-        store.cache_folder() / "videos" / store.digest({"config": asdict(settings.data), "version": standin.VERSION})
-    )
+    key = store.digest({"config": asdict(settings.data), "version": standin.VERSION})
+    folder = store.cache_folder() / "videos" / key
     standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
 
 
-# ---------------------------------------------------------------- all videos
-
-
 def data_digest(videos: pd.DataFrame) -> str:
     """Digest of file names (quarters are cut by them) and contents, labels and splits."""
-    hashes = [file_hash(Path(path)) for path in videos.path]
-    columns = [Path(p).name for p in videos.path], hashes, videos.label, videos.split, videos.labelled.astype(str)
-    return store.digest([list(row) for row in zip(*columns, strict=True)])
+    names, hashes = [Path(path).name for path in videos.path], [file_hash(Path(path)) for path in videos.path]
+    rows = zip(names, hashes, videos.label, videos.split, videos.labelled.astype(str), strict=True)
+    return store.digest([list(row) for row in rows])
 
 
 def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
@@ -87,8 +59,8 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         videos: a list from `read_manifest`; default: one's own (see `source`), else the stand-in.
 
     Raises:
-        ValueError: more than ``UNREADABLE_LIMIT`` of the videos cannot be read (the first reasons are listed),
-            or the clips would take more disk than allowed or free; one's own list is refused (`for_the_book`).
+        ValueError: too many videos cannot be read or their clips take too much disk (see `decode_all`), or one's own
+            list is refused (`for_the_book`).
         OSError: the disk is full or cannot be written.
     """
     own = source() if videos is None else None
@@ -100,29 +72,28 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         if result.missing:
             result.facts |= decode_all(videos, settings.clip, content, result.folder)
     folder = result.folder
-    readable = np.load(folder / "done.npy") == READ
-    keep = np.flatnonzero(readable)
-    skipped = pd.read_csv(folder / "skipped.csv").assign(path=videos.path[~readable].to_numpy())
-    training, centre = np.load(folder / "training.npy", mmap_mode="r"), np.load(folder / "centre.npy", mmap_mode="r")
-    if len(keep) < len(videos):
-        training, centre = training[keep[keep < len(training)]], centre[keep]
-    kept = videos[readable].reset_index(drop=True)
-    kept = for_the_book(kept, own) if own else kept
-    return Clips(kept, training, centre, skipped, store.card(folder)["digest"], folder)
+    training, centre = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in ("training", "centre"))
+    report = _report(folder).assign(path=videos.path)  # the folder of the videos may have moved
+    read = (report.status == "read").to_numpy()
+    if not read.all():
+        training, centre = training[read[: len(training)]], centre[read]
+        videos = videos[read].reset_index(drop=True)
+    skipped = report.loc[~read, ["path", "reason"]].reset_index(drop=True)
+    videos = for_the_book(videos, own) if own else videos
+    return Clips(videos, training, centre, skipped, store.card(folder)["digest"], folder)
 
 
 def data_report(clips: Clips) -> pd.DataFrame:
-    """What became of every video of a list.
+    """What became of every video of a list, training videos first.
 
     Returns:
-        One row per video, training first: path, status (``read`` or ``unreadable``), reason, frames, seconds,
-        frames_per_second, width, height (as shown), codec, rotation (degrees, counter-clockwise) and padding (frames
-        of the centre clip that repeat the last one).
-
-    Raises:
-        ValueError: the clips were not decoded from files.
+        Columns path, status (``read`` or ``unreadable``), reason, frames, seconds, frames_per_second, width, height (as
+        shown), codec, rotation (degrees, counter-clockwise), padding (frames of the centre clip that repeat the last).
     """
     if clips.folder is None:
         raise ValueError("these clips were not decoded from files; use those of load_clips")
-    rows = json.loads((clips.folder / "report.json").read_text(encoding="utf-8"))
-    return pd.DataFrame(rows, columns=list(REPORT))
+    return _report(clips.folder)
+
+
+def _report(folder: Path) -> pd.DataFrame:
+    return pd.DataFrame(json.loads((folder / "report.json").read_text(encoding="utf-8")))

@@ -1,13 +1,13 @@
-"""Lists of videos: manifests and folders, the split, classes and quarters.
-
-A list is a table with one row per video: path, label, split (``pretrain`` or ``validation``) and labelled.
+"""Lists of videos: tables with one row per video: path, label, split (``pretrain`` or ``validation``), labelled.
 
 Book: chapter 1, and the page on one's own videos.
 """
 
 import csv
 import hashlib
+import os
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from io import StringIO
 from pathlib import Path
@@ -15,28 +15,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from picojepa import store
+from picojepa import require, store
 
 REQUIRED_COLUMNS = ("path", "label")
-OPTIONAL_COLUMNS = (
-    *("split", "group", "labelled", "scene", "seed", "frames", "fps", "width", "height", "gop", "crf", "sha256"),
-)
-NUMBERS = {"seed", "frames", "fps", "width", "height", "gop", "crf"}  # columns of the generator; all others are text
+NOTED_COLUMNS = ("seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")  # by the generator; never read
+OPTIONAL_COLUMNS = ("split", "group", "labelled", "scene", *NOTED_COLUMNS)
 SPLITS = ("pretrain", "validation")
 VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
-SUFFIXES = frozenset(
-    ".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
-)  # files of a folder that count as videos
+SUFFIXES = frozenset(".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 
 
 @cache
 def paper_lists() -> pd.DataFrame:
-    """The paper's ten classes (index) and how many videos its lists hold of each.
+    """The paper's ten classes (index) and how many videos its published lists hold of each.
 
     Returns:
-        Columns archive_part (of Kinetics-700-2020), pretraining, labelled and validation; a class that is not
-        labelled has no number in the last two.
-    Source: pico-JEPA's published lists. Book: chapter 1.
+        Columns archive_part (of Kinetics-700-2020), pretraining, and labelled and validation (NaN: not labelled).
     """
     return pd.read_csv(store.data_file("paper/lists.csv"), index_col="class")
 
@@ -46,179 +40,121 @@ def paper_labelled() -> tuple[str, ...]:
     return tuple(paper_lists().labelled.dropna().index)
 
 
-# ---------------------------------------------------------------- manifests and folders
+def _refuse(where: Path, wrong: Iterable[object], message: str) -> None:
+    """Raise ValueError if anything is wrong; ``{}`` in the message stands for the first few of these things."""
+    found = [str(thing) for thing in wrong][:5]
+    require(not found, f"{where}: {message.replace('{}', ', '.join(found))}")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a list of videos.
+    """Read and check a CSV of videos.
 
     Args:
-        path: CSV with the columns ``path`` (relative to the CSV) and ``label``; optional ``split``
-            (``pretrain`` or ``validation``; default: `split_by_rule`), ``group``, ``labelled``, ``scene`` and
-            what the generator noted.
+        path: with `REQUIRED_COLUMNS`, paths relative to the CSV, and maybe some of `OPTIONAL_COLUMNS`.
 
     Returns:
-        One row per video with absolute paths, in the order of the file. Without a column ``labelled``, the
-        training videos of the paper's four classes are labelled if the list holds these and none but the
-        paper's ten, else all training videos.
+        One row per video with absolute paths, in the order of the file. Default of ``split``: `split_by_rule`; of
+        ``labelled``: all training videos, but only the paper's four classes if the list is of its ten.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: not a table in UTF-8, missing or unknown column, unknown split, double path, a path that leaves
-            the folder of the CSV, no rows, a class without training videos, a group on both sides.
+        ValueError: no table in UTF-8, no rows, a wrong column, cell, path, split or group; the message names it.
     """
     if not path.exists():
-        raise FileNotFoundError(
-            f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV with the columns path,label"
-        )
-    header, lines, rows = _cells(path)
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    if unknown := [c for c in header if c not in known]:
-        raise ValueError(f"{path}: unknown column {', '.join(unknown)}; known columns: {', '.join(known)}")
-    if missing := [c for c in REQUIRED_COLUMNS if c not in header]:
-        raise ValueError(f"{path}: column {', '.join(missing)} is missing; add it to the first line and to every row")
-    if len(set(header)) < len(header):
-        raise ValueError(f"{path}: a column is named twice in the first line; remove one of them")
-    if not rows:
-        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    table = pd.DataFrame(rows, columns=header, dtype="str")
-    empty = table.apply(lambda column: column.str.strip() == "")
-    if (bad := empty[list(REQUIRED_COLUMNS)].any(axis=1)).any():
-        raise ValueError(f"{path}: line {lines[int(bad.argmax())]}: empty path or label; fill it or remove the row")
-    table = table.mask(empty)
-    for name in sorted(NUMBERS & set(header)):
-        try:
-            table[name] = pd.to_numeric(table[name])
-        except (ValueError, OverflowError) as error:
-            raise ValueError(f"{path}: column {name}: {error}; write numbers, or remove the column") from error
-    if "labelled" in header:
-        said = table.labelled.str.lower().map({"true": True, "1": True, "false": False, "0": False})
-        if (bad := said.isna()).any():
-            raise ValueError(f"{path}: line {lines[int(bad.argmax())]}: labelled must be True or False")
-        table["labelled"] = said.astype(bool)
-    return _checked(table, path, path.parent)
-
-
-def _cells(path: Path) -> tuple[list[str], list[int], list[list[str]]]:
-    """The first line of a CSV, and the lines' numbers and cells of all others that are not empty."""
+        raise FileNotFoundError(f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV: path,label")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        if "\0" in text:
-            raise ValueError("there is a zero byte")
+        require("\0" not in text, "there is a zero byte")
         reader = csv.reader(StringIO(text), strict=True)
-        found = [(reader.line_num, row) for row in reader if row]
+        numbered = [(reader.line_num, row) for row in reader if row]
     except (ValueError, csv.Error) as error:
-        raise ValueError(
-            f"{path}: this is no table in UTF-8 ({error}); save it as CSV with commas, in UTF-8"
-        ) from error
-    if not found:
-        raise ValueError(f"{path}: the manifest lists no videos; add at least one row")
-    header = found[0][1]
-    for line, row in found:
-        if len(row) != len(header):
-            raise ValueError(
-                f"{path}: line {line} has {len(row)} cells, the first line {len(header)}; "
-                "put a cell that holds a comma into quotes, and keep the comma of an empty one"
-            )
-    return header, [line for line, _ in found[1:]], [row for _, row in found[1:]]
+        raise ValueError(f"{path}: this is no table in UTF-8 ({error}); save it as CSV with commas") from error
+    require(len(numbered) > 1, f"{path}: the manifest lists no videos; add at least one row")
+    (_, header), *rows = numbered
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    _refuse(path, [c for c in header if c not in known], f"unknown column {{}}; known columns: {', '.join(known)}")
+    _refuse(path, [c for c in REQUIRED_COLUMNS if c not in header], "column {} is missing; add it to every line")
+    _refuse(path, [c for c in known if header.count(c) > 1], "column {} is named twice in the first line; remove one")
+    ragged = [f"line {line} has {len(row)} cells" for line, row in rows if len(row) != len(header)]
+    remedy = "put a cell that holds a comma into quotes, and keep the comma of an empty one"
+    _refuse(path, ragged, f"{{}}, the first line {len(header)}; {remedy}")
+    table = pd.DataFrame([row for _, row in rows], [line for line, _ in rows], header, dtype="str")
+    table = table.mask(table.apply(lambda column: column.str.strip() == ""))
+    blank = table[[*REQUIRED_COLUMNS]].isna().any(axis=1)
+    _refuse(path, table.index[blank], "line {}: empty path or label; fill it or remove the row")
+    if "labelled" in table:
+        said = table.labelled.str.lower().map({"true": True, "1": True, "false": False, "0": False})
+        _refuse(path, table.index[said.isna()], "line {}: labelled must be True or False")
+        table["labelled"] = said.astype(bool)
+    return _checked(table.reset_index(drop=True), path, path.parent)
 
 
 def read_folder(folder: Path) -> pd.DataFrame:
     """List the videos of a folder with one sub-folder per class, in the order of their names.
 
     Args:
-        folder: the sub-folders' names are the labels; they may have folders inside. Hidden files, and files
-            whose ending is none of `SUFFIXES`, are left out.
+        folder: labels are the names of its sub-folders, which may have folders inside. Hidden files, and files
+            with another ending than `SUFFIXES`, are left out.
 
     Raises:
         ValueError: no sub-folder, one without videos, or a link that leaves the folder.
     """
-    kinds = sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not kinds:
-        raise ValueError(f"{folder}: no sub-folders; make one for each class and put its videos inside, or name a CSV")
-    rows = []
-    for kind in kinds:
-        files = [p for p in sorted(kind.rglob("*")) if p.is_file() and not p.name.startswith(".")]
-        videos = [p for p in files if p.suffix.lower() in SUFFIXES]
-        if not videos:
-            raise ValueError(
-                f"{kind}: no videos inside (known endings: {', '.join(sorted(SUFFIXES))}); "
-                "add some, remove the sub-folder, or name a CSV"
-            )
-        rows += [{"path": p.relative_to(folder).as_posix(), "label": kind.name} for p in videos]
-    return _checked(pd.DataFrame(rows), folder, folder)
+    kinds = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
+    require(bool(kinds), f"{folder}: no sub-folders; make one for each class with its videos inside, or name a CSV")
+    files = sorted(p.relative_to(folder) for p in folder.glob("*/**/*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    videos = [path for path in files if path.parts[0] in kinds and not path.name.startswith(".")]
+    remedy = f"(known endings: {', '.join(sorted(SUFFIXES))}); add some, remove the sub-folder, or name a CSV"
+    _refuse(folder, sorted(kinds - {path.parts[0] for path in videos}), f"no videos inside {{}} {remedy}")
+    table = pd.DataFrame({"path": [path.as_posix() for path in videos], "label": [path.parts[0] for path in videos]})
+    return _checked(table, folder, folder)
 
 
 def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     """The table with absolute paths, split and labelled; raises as `read_manifest` says."""
-    inside = folder.resolve()
-    paths = [_resolved(folder, name, where) for name in table.path]
-    if away := [name for name, p in zip(table.path, paths, strict=True) if not p.is_relative_to(inside)]:
-        raise ValueError(
-            f"{where}: {away[0]} leads out of {inside}; put the video (no link to it) into that folder, "
-            "or the CSV into a folder that holds all videos"
-        )
-    resolved = pd.Series([str(p) for p in paths], index=table.index)
-    if (double := resolved.duplicated()).any():
-        raise ValueError(f"{where}: listed twice: {table.path[double].iloc[0]}; remove one of the rows")
+    odd = [repr(name) for name in table.path if name.encode(errors="ignore").decode() != name]
+    _refuse(where, odd, "{} is no usable path; rename the file or remove it")
+    inside, paths = folder.resolve(), table.path.map(lambda name: os.path.realpath(folder / name))
+    away = table.path[[not Path(path).is_relative_to(inside) for path in paths]]
+    remedy = "put the video (no link to it) into that folder, or the CSV into a folder that holds all videos"
+    _refuse(where, away, f"{{}} leads out of {inside}; {remedy}")
+    _refuse(where, table.path[paths.duplicated()], "listed twice: {}; remove one of the rows")
     if "split" not in table:
         table["split"] = split_by_rule(table)
-    if wrong := sorted(set(table.split.dropna()) - set(SPLITS)) + ["empty"] * bool(table.split.isna().any()):
-        raise ValueError(f"{where}: unknown split {', '.join(wrong)}; known splits: {', '.join(SPLITS)}")
-    if bare := sorted(set(table.label) - set(table.label[table.split == "pretrain"])):
-        raise ValueError(
-            f"{where}: class without training videos: {', '.join(bare)}; add some or remove its validation videos"
-        )
-    if "group" in table and (torn := table.groupby("group").split.nunique()).gt(1).any():
-        raise ValueError(
-            f"{where}: group {torn.idxmax()} is in both splits; give its rows one split, or remove the column split"
-        )
+    unknown = sorted({*table.split.fillna("empty")} - {*SPLITS})
+    _refuse(where, unknown, f"unknown split {{}}; known splits: {', '.join(SPLITS)}")
+    bare = sorted({*table.label} - {*table.label[table.split == "pretrain"]})
+    _refuse(where, bare, "class without training videos: {}; add some or remove its validation videos")
+    if "group" in table:
+        sides = table.groupby("group").split.nunique()
+        _refuse(where, sides.index[sides > 1], "group {} is in both splits; give it one, or remove the column split")
     if "labelled" not in table:
-        named = set(paper_labelled())
-        of_paper = named <= set(table.label) <= set(paper_lists().index)
-        table["labelled"] = (table.split == "pretrain") & (table.label.isin(named) if of_paper else True)
-    return table.assign(path=resolved)
-
-
-def _resolved(folder: Path, name: str, where: Path) -> Path:
-    try:
-        name.encode()
-        return (folder / name).resolve()
-    except (ValueError, OSError, RuntimeError) as error:  # not in UTF-8, too long, a link to itself
-        raise ValueError(f"{where}: {name!r} is no usable path ({error}); rename the file or remove it") from error
+        of_paper = {*paper_labelled()} <= {*table.label} <= {*paper_lists().index}
+        table["labelled"] = (table.split == "pretrain") & (table.label.isin(paper_labelled()) | (not of_paper))
+    return table.assign(path=paths)
 
 
 def for_the_book(videos: pd.DataFrame, where: Path) -> pd.DataFrame:
     """A list of one's own on which every chapter can run: classes without validation videos are not labelled.
 
     Raises:
-        ValueError: fewer than two classes with training and validation videos, fewer than four labelled
-            training videos, or a quarter without any.
+        ValueError: fewer than two classes on both sides, or too few labelled training videos for four quarters.
     """
-    asked = classes(videos)
-    if len(asked) < 2:
-        found = ", ".join(f"{label} ({n})" for label, n in videos.label.value_counts().sort_index().items())
-        raise ValueError(
-            f"{where}: the book asks which class a video shows, and needs two classes with at least two videos each, "
-            f"one for training and one for validation; found: {found}; add videos or classes. To pre-train only, "
-            "hand a list to data.load_clips (chapter 1)"
-        )
-    videos = videos.assign(labelled=videos.labelled & videos.label.isin(asked))
-    learned = int((videos.labelled & (videos.split == "pretrain")).sum())
-    if learned < 4 or len(labelled_classes(videos)) < 2:
-        raise ValueError(
-            f"{where}: {learned} labelled training videos of {len(labelled_classes(videos))} classes; the four "
-            "quarters of chapter 6 need at least four of two classes; add videos"
-        )
-    if bare := sorted({1, 2, 3, 4} - set(quarters(videos))):
-        raise ValueError(
-            f"{where}: no labelled video in quarter {', '.join(map(str, bare))} of chapter 6, which cuts the training "
-            "videos of a class in the order of their names; label more of them, or remove the column labelled"
-        )
+    found = ", ".join(f"{label} ({n})" for label, n in videos.label.value_counts().sort_index().items())
+    require(
+        len(classes(videos)) > 1,
+        f"{where}: the book needs two classes with at least two videos each, for training and for validation; found: "
+        f"{found}; add videos or classes. To pre-train only, hand a list to data.load_clips (chapter 1)",
+    )
+    videos = videos.assign(labelled=videos.labelled & videos.label.isin(classes(videos)))
+    learned, number = int((videos.labelled & (videos.split == "pretrain")).sum()), len(labelled_classes(videos))
+    full = {1, 2, 3, 4} & {*quarters(videos)}
+    require(
+        number > 1 and len(full) == 4,
+        f"{where}: {learned} labelled training videos of {number} classes, in {len(full)} of the four quarters of "
+        "chapter 6, which cut a class in the order of its names and need at least four videos of two classes; add "
+        "videos, label more of them, or remove the column labelled",
+    )
     return videos
-
-
-# ---------------------------------------------------------------- the split
 
 
 def split_by_rule(videos: pd.DataFrame) -> pd.Series:
@@ -227,35 +163,26 @@ def split_by_rule(videos: pd.DataFrame) -> pd.Series:
     Groups (column ``group``: one person, one recording) stay on one side; a row without one is its own. They are
     taken in the order of a hash of their name, so the order of the rows plays no part. A class with several
     groups gets at least one on each side, unless they also hold other classes and would empty these.
-
-    Args:
-        videos: path (a name; no file is read), label, and maybe group.
-    Book: the page on one's own videos.
     """
     own = "file " + videos.path.map(lambda p: Path(p).as_posix())
     group = ("group " + videos.group).fillna(own) if "group" in videos else own
     held = {name: Counter(labels) for name, labels in videos.label.groupby(group)}
     order = sorted(held, key=lambda name: hashlib.sha256(name.encode()).hexdigest())
-    size = Counter(videos.label)
-    groups_of = Counter(label for labels in held.values() for label in labels)
+    size, groups_of = Counter(videos.label), Counter(label for labels in held.values() for label in labels)
     wanted = {label: max(1, round(VALIDATION_SHARE * n)) if groups_of[label] > 1 else 0 for label, n in size.items()}
     taken: Counter[str] = Counter()
-    chosen = set()
+    chosen = []
     for name in order:
         if all(taken[label] + n <= wanted[label] for label, n in held[name].items()):
             taken.update(held[name])
-            chosen.add(name)
-    for label in sorted(size):
-        if wanted[label] > 0 and taken[label] == 0:
-            for name in sorted((name for name in order if label in held[name]), key=lambda name: held[name][label]):
-                if all(taken[other] + n < size[other] for other, n in held[name].items()):
-                    taken.update(held[name])
-                    chosen.add(name)
-                    break
+            chosen.append(name)
+    for label in sorted(label for label in size if wanted[label]):
+        smallest = sorted((name for name in order if label in held[name]), key=lambda name: held[name][label])
+        for name in smallest:
+            if not taken[label] and all(taken[other] + n < size[other] for other, n in held[name].items()):
+                taken.update(held[name])
+                chosen.append(name)
     return pd.Series(np.where(group.isin(chosen), "validation", "pretrain"), index=videos.index)
-
-
-# ---------------------------------------------------------------- classes and quarters
 
 
 def classes(videos: pd.DataFrame) -> tuple[str, ...]:

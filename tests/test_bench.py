@@ -119,7 +119,7 @@ def test_the_fused_rung_takes_its_steps_with_the_fused_kernel(monkeypatch):
     fused = steps.fused_attention
     monkeypatch.setattr(steps, "fused_attention", lambda *tensors: calls.append(1) or fused(*tensors))
     rung = next(rung for rung in steps.ladder() if rung.fused)
-    small = config.change(rung.settings, "clip.size=32", "model.depth=1")
+    small = config.override(rung.settings, "clip.size=32", "model.depth=1")
     for kind, count in ((True, 4), (False, 4)):  # both encoders and two blocks of the predictor; then no more
         steps.Trainer(small, 1, fused=kind).timed_step()
         assert len(calls) == count

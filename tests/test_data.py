@@ -49,7 +49,7 @@ def test_a_quarter_is_a_contiguous_run_of_the_sorted_list(full):
 
 
 def test_label_numbers_are_places_in_the_list():
-    assert label_numbers(CLASSES).tolist() == list(range(10))
+    assert label_numbers(CLASSES, CLASSES).tolist() == list(range(10))
     assert label_numbers(["alligator_wrestling", "abseiling"], LABELLED_CLASSES).tolist() == [2, 0]
 
 
@@ -168,6 +168,13 @@ def test_the_digest_knows_everything_that_results_depend_on(ramp, tmp_path):
     (tmp_path / "v02.mp4").unlink()
     digests.add(data.data_digest(videos))
     assert len(digests) == 6
+
+
+def test_the_digest_reads_the_files_whatever_the_list_says(ramp, tmp_path):
+    videos = data.read_manifest(a_set(tmp_path, ramp, good=3, bad=0)).assign(sha256="the same")
+    before = data.data_digest(videos)
+    (tmp_path / "v02.mp4").write_bytes(ramp.read_bytes() + b"more")
+    assert data.data_digest(videos) != before
 
 
 def test_the_digest_knows_the_names_that_cut_the_quarters(videos):

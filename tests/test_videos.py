@@ -1,5 +1,6 @@
 """From file to tensor: sampling of frames, padding, bad files, the store of clips."""
 
+import json
 import os
 import pickle
 import shutil
@@ -12,6 +13,7 @@ from subprocess import DEVNULL, PIPE
 import decoders
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 from conftest import BUNDLED, LEVEL, ROOT, a_set, remount, write_ramp
@@ -206,15 +208,21 @@ def test_interrupted_decoding_goes_on_and_gives_the_same_bits(tiny, cache, bundl
     np.testing.assert_array_equal(resumed.training, whole.training)
     np.testing.assert_array_equal(resumed.centre, whole.centre)
     assert begun == [5, 3], "the first two videos were done"
-    assert videos.data_report(resumed).path.tolist() == bundled.path.tolist()
+    assert data.data_report(resumed).path.tolist() == bundled.path.tolist()
     provoked("Ctrl-C", "decoding")
 
 
-@pytest.mark.parametrize("torn", [b"", b'{"number": 1, "row": {"pa'])
-def test_only_finished_rows_of_a_killed_run_count(tmp_path, torn, provoked):
-    path = tmp_path / "report.jsonl"
-    path.write_bytes(b'{"number": 4, "row": {"path": "x"}}\n' + torn)
-    assert videos._saved_rows(path) == {4: {"path": "x"}}
+def test_a_line_that_is_torn_off_does_not_count(tiny, bundled, tmp_path, monkeypatch, provoked):
+    whole = videos.decode_all(bundled, tiny.clip, "content", tmp_path)
+    log = tmp_path / "report.jsonl"
+    log.write_bytes(log.read_bytes()[:-10])
+    run, tried = workers.run, []
+    monkeypatch.setattr(
+        workers, "run", lambda f, jobs, *rest, **more: tried.extend(jobs) or run(f, jobs, *rest, **more)
+    )
+    assert videos.decode_all(bundled, tiny.clip, "content", tmp_path) == whole
+    assert len(tried) == 1
+    assert sorted(number for number, _ in store.read_json_lines(log)) == [0, 1, 2, 3, 4]
     provoked("a line that is torn off", "decoding")
 
 
@@ -234,20 +242,22 @@ def test_kill_9_loses_no_finished_work(tiny, cache, ramp, tmp_path, provoked):
     for part in (60, 130, 200):
         child = load(tiny, listed, killed)
         deadline = time.monotonic() + 300
-        while not (marks := sorted(killed.rglob("done.npy"))) or (np.load(marks[0]) == videos.READ).sum() < part:
+        while not (logs := sorted(killed.rglob("report.jsonl"))) or len(store.read_json_lines(logs[0])) < part:
             assert child.poll() is None, "the run ended by itself"
             assert time.monotonic() < deadline
             time.sleep(0.005)
+        helpers = psutil.Process(child.pid).children(recursive=True)
         child.kill()
         assert child.wait() == -9
-        seen.append(int((np.load(marks[0]) == videos.READ).sum()))
+        assert psutil.wait_procs(helpers, timeout=60)[1] == [], "its workers go on"
+        seen.append(len(store.read_json_lines(logs[0])))
     assert seen == sorted(set(seen)), "each run begins where the one before was killed"
     assert load(tiny, listed, killed).wait() == 0
     whole = data.load_clips(tiny, listed)
     (folder,) = (killed / "results").glob("data.clips-*[!k]")
     for name, wanted in (("training.npy", whole.training), ("centre.npy", whole.centre)):
         np.testing.assert_array_equal(np.load(folder / name), wanted)
-    pd.testing.assert_frame_equal(videos.data_report(folder), videos.data_report(whole))
+    assert json.loads((folder / "report.json").read_text()) == data.data_report(whole).to_dict("records")
     assert store.card(folder)["digest"] == whole.digest
     provoked("kill -9", "decoding", len(seen))
 
@@ -271,7 +281,7 @@ def test_a_full_disk_is_named_and_the_next_call_goes_on(tiny, small_disk, ramp, 
         patch.setattr(videos, "_check_room", lambda *_: None)
         with pytest.raises(
             OSError,
-            match=r"No space left on device; make room, or name another .* PICOJEPA_CACHE; what is done is kept.*\.npy",
+            match=r"No space left on device; make room, or name another .* PICOJEPA_CACHE; what is done is kept.*disk",
         ):
             data.load_clips(tiny, listed)
     (small_disk / "other").unlink()
@@ -315,7 +325,6 @@ def test_a_decoder_that_hangs_or_dies_costs_its_own_video_only(
 
 SCRIPT = """
 from picojepa import data
-from picojepa.clips import ClipConfig
 from picojepa.config import settings
 print("begun")
 listed = data.read_manifest(data.Path({manifest!r}))
@@ -336,7 +345,7 @@ def test_the_data_report_has_a_row_for_every_video(tiny, cache, ramp, tmp_path):
     listed = data.read_manifest(a_set(tmp_path, ramp, good=20, bad=1))
     write_ramp(tmp_path / "v03.mp4", 5)
     clips = data.load_clips(tiny, listed)
-    report = videos.data_report(clips)
+    report = data.data_report(clips)
     assert report.path.tolist() == listed.path.tolist()
     assert report.status.value_counts().to_dict() == {"read": 20, "unreadable": 1}
     assert "not readable as video" in report.reason[1]
@@ -345,8 +354,14 @@ def test_the_data_report_has_a_row_for_every_video(tiny, cache, ramp, tmp_path):
     wanted |= {"rotation": 0, "padding": 0}
     assert report.loc[0, list(wanted)].to_dict() == wanted
     assert report.loc[3, ["frames", "padding"]].tolist() == [5, 6]  # two of the frames, 1/8 s apart, are its own
-    (folder,) = (cache / "results").glob("data.clips-*[!k]")
-    pd.testing.assert_frame_equal(videos.data_report(folder), report)
+    shutil.copytree(clips.folder, f"{clips.folder}.partial")  # as an interrupted call would leave one
+    Path(f"{clips.folder}.partial", "report.json").write_text("[]")
+    pd.testing.assert_frame_equal(data.data_report(clips), report)
+
+
+def test_clips_that_were_not_decoded_have_no_report(noise):
+    with pytest.raises(ValueError, match="not decoded from files; use those of load_clips"):
+        data.data_report(noise)
 
 
 def test_few_unreadable_videos_are_skipped_and_listed(tiny, cache, ramp, tmp_path, provoked):
@@ -392,9 +407,7 @@ def test_a_moved_folder_still_skips_its_unreadable_video(tiny, cache, ramp, tmp_
 
 def test_too_little_room_is_said_before_anything_is_decoded(pipelines, cache, monkeypatch, provoked):
     settings, listed = pipelines[1].settings, pipelines[1].clips.videos
-    wanted = videos.clip_gigabytes(listed, settings.clip)
-    stored = pipelines[1].clips.training.nbytes + pipelines[1].clips.centre.nbytes
-    assert wanted == pytest.approx(stored / 1e9)
+    wanted = (pipelines[1].clips.training.nbytes + pipelines[1].clips.centre.nbytes) / 1e9
     monkeypatch.setenv("PICOJEPA_CACHE_GB", str(0.9 * wanted))
     with pytest.raises(ValueError, match=r"PICOJEPA_CACHE_GB.*clip\.clips_per_video"):
         data.load_clips(settings, listed)

@@ -32,6 +32,8 @@ if ! command -v ffmpeg >/dev/null && ! apt_install ffmpeg; then
     fail "FFmpeg is missing. Debian: sudo apt-get install ffmpeg; conda: conda install -c conda-forge ffmpeg; macOS: brew install ffmpeg"
 fi
 
+command -v curl >/dev/null || apt_install curl || echo "set-up: there is no curl; make kinetics and its tests need it" >&2
+
 if ! python=$(find_python "venv, ensurepip"); then
     [ -n "${PYTHON:-}" ] || apt_install python3 python3-venv || true
     python=$(find_python "venv, ensurepip") ||
