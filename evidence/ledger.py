@@ -1,25 +1,26 @@
-"""What stored runs and studies say of a claim: effects over seeds, leads on the same videos, and the ledger.
+"""What stored runs and studies say of a claim: leads on the same videos, verdicts, and the ledger of all claims.
 
 Book: chapter 8, and the pages on experiments, probes and committees.
 """
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import scipy.stats
-import statsmodels.api as sm
 
+from evidence import runs
 from evidence.records import CARDS, STUDIES, committed_cards, primary_measure
 from picojepa import stats
 from picojepa.stats import LEVEL, holm, seed_interval
-from picojepa.store import DATA
+from picojepa.store import data_file
 
-COLLAPSE = 0.1  # share of the first spread of the features, below which a run has collapsed (chapter 4)
 COLUMNS = ("tested here as", "points (95 %)", "over", "p")
+UNSURE = "cannot be told here"
+NOT_RUN: dict[str, Any] = {"tested here as": "", "points (95 %)": "", "over": "", "p": None, "verdict": "not run"}
 
 
 # ---------------------------------------------------------------- cards
@@ -28,72 +29,6 @@ COLUMNS = ("tested here as", "points (95 %)", "over", "p")
 def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
     """The cards of one study, by seed; see `records.committed_cards`."""
     return committed_cards(f"{study}-{profile}", folder)
-
-
-def accuracies(
-    folder: Path = CARDS, control: str = "primary", classes: int = 10, probe: str = "linear"
-) -> pd.DataFrame:
-    """Accuracy (%) of every experiment that has the geometry of ``control``: seeds (rows) by experiments (columns).
-
-    Args:
-        folder: where the cards are.
-        control: the experiment that the others changed in one point; it comes first.
-        classes: 10, or 4 (the labelled list).
-        probe: linear, attentive or k-NN.
-
-    Raises:
-        FileNotFoundError: there are no cards of ``control``.
-    """
-    geometry = committed_cards(f"{control}-laptop", folder)[0]["settings"]["model"]
-    by_name: dict[str, list[dict[str, Any]]] = {control: []}
-    for path in sorted(folder.glob("*-laptop-*.json")):
-        card = json.loads(path.read_text(encoding="utf-8"))
-        own = dict(card["settings"]["model"], dropout=geometry["dropout"])
-        if own == geometry:
-            by_name.setdefault(card["experiment"], []).append(card)
-    columns = {name: primary_measure(cards, classes, probe)["pre-trained"] for name, cards in by_name.items()}
-    table = pd.DataFrame(columns).sort_index()
-    table.attrs["collapsed"] = [name for name, cards in by_name.items() if collapsed(cards)]
-    return table
-
-
-def collapsed(cards: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether every run that was watched ended with nearly the same features for all clips."""
-    spreads = [card["course"]["spread"] for card in cards if "course" in card]
-    return bool(spreads) and all(spread[-1] < COLLAPSE * spread[0] for spread in spreads)
-
-
-def effects(table: pd.DataFrame) -> pd.DataFrame:
-    """How many points the first column of `accuracies` is ahead of each other one: mean, low, high, p, seeds.
-
-    All columns are fitted together: accuracy = experiment + seed + noise, ordinary least squares. So the size of the
-    noise is learned from all runs, and three seeds of one experiment need not tell it alone. The intervals (95 %) are
-    over seeds, and take the noise to be as large in every experiment. That is wrong for runs that collapsed, which all
-    end at chance: they do not enter the fit, and are compared by the noise of the others.
-
-    Source: the analysis of variance with blocks, as statsmodels computes it. Book: the page on experiments.
-    """
-    control, others, apart = table.columns[0], list(table.columns[1:]), table.attrs["collapsed"]
-    together = table[[control, *(name for name in others if name not in apart)]]
-    rows, noise, freedom = _fitted(together)
-    for name in (name for name in others if name in apart):
-        ahead = (table[control] - table[name]).dropna()
-        spread = {"loc": ahead.mean(), "scale": np.sqrt(2 * noise / len(ahead))}
-        low, high = scipy.stats.t.interval(0.95, freedom, **spread)
-        p = 2 * scipy.stats.t.sf(abs(ahead.mean()) / spread["scale"], freedom)
-        rows.loc[name] = [ahead.mean(), low, high, p, len(ahead)]
-    return rows.loc[others].rename_axis(f"{control} minus")
-
-
-def _fitted(table: pd.DataFrame) -> tuple[pd.DataFrame, float, float]:
-    """Effects of one least-squares fit, the variance of its noise, and the degrees of freedom of that."""
-    long = table.rename_axis("seed").reset_index().melt("seed", var_name="experiment").dropna()
-    others = list(table.columns[1:])
-    design = pd.get_dummies(long.seed, prefix="seed").join(pd.get_dummies(long.experiment)[others]).astype(float)
-    fit = sm.OLS(long.value, design).fit()
-    ends = fit.conf_int()
-    columns = {"mean": -fit.params, "low": -ends[1], "high": -ends[0], "p": fit.pvalues, "seeds": design.sum()}
-    return pd.DataFrame(columns).loc[others], float(fit.mse_resid), float(fit.df_resid)
 
 
 def right_answers(card: Mapping[str, Any], name: str, on: str = "large") -> np.ndarray:
@@ -141,7 +76,7 @@ def verdict(low: float, high: float) -> str:
     """
     if low > 0:
         return "supported"
-    return "not supported" if high < 0 else "cannot be told here"
+    return "not supported" if high < 0 else UNSURE
 
 
 def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
@@ -149,6 +84,17 @@ def in_words(interval: tuple[float, float, float], unit: str = "") -> str:
     mean, low, high = interval
     ends = f"{low:+.1f} to {high:+.1f}" if np.isfinite(low + high) else "too few for an interval"
     return f"{mean:+.1f}{unit} ({ends})"
+
+
+def over_chance(gain: tuple[float, float, float], unit: str = "") -> tuple[str, str]:
+    """What was found beside what chance leaves, such as ``+9.1 (by chance -2.0 to +3.1)``, and the word for it.
+
+    Args:
+        gain: of `tsne.purity_gain`: found, and the ends of the band that chance alone leaves.
+        unit: of the number that was found.
+    """
+    found, low, high = gain
+    return f"{found:+.1f}{unit} (by chance {low:+.1f} to {high:+.1f})", verdict(found - high, found - low)
 
 
 def claim(text: str, where: str, test: str, interval: tuple[float, float, float], over: str) -> dict[str, str]:
@@ -172,7 +118,13 @@ def claim(text: str, where: str, test: str, interval: tuple[float, float, float]
     }
 
 
-# ---------------------------------------------------------------- the ledger
+def claim_over_chance(text: str, where: str, test: str, gain: tuple[float, float, float], over: str) -> dict[str, str]:
+    """A row as of `claim`, with the band that chance leaves in place of an interval; see `over_chance`."""
+    found, word = over_chance(gain)
+    return {**claim(text, where, test, gain, over), "points (95 %)": found, "verdict": word}
+
+
+# ---------------------------------------------------------------- rows
 
 
 def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> dict[str, Any]:
@@ -187,7 +139,7 @@ def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> 
 
     Book: chapter 8.
     """
-    word = "cannot be told here" if p is not None and p >= level else row["verdict"]
+    word = UNSURE if p is not None and p >= level else row["verdict"]
     return {**row, "p": p, "verdict": word}
 
 
@@ -199,15 +151,72 @@ def over_seeds(values: Sequence[float], test: str, over: str) -> dict[str, Any]:
     return {**claim("", "", test, interval, over), "p": p}
 
 
+def compared(cards: Path, _: Path, name: str, control: str = "primary", sign: int = 1) -> dict[str, Any]:
+    """The control minus the changed training, or with sign -1 the other way round; one run gives no verdict."""
+    table = runs.accuracies(cards, control)
+    if name not in table:
+        raise FileNotFoundError(f"no cards of {name!r} in {cards}; run `make experiments`")
+    found = runs.effects(table).loc[name]
+    pair = ["ours" if control == "primary" else control, name][::sign]
+    low, high = sorted((sign * found.low, sign * found.high))
+    test, over = f"10 classes, linear probe, {' - '.join(pair)}", loaded(int(found.seeds))
+    row = {**claim("", "", test, (sign * found["mean"], low, high), over), "p": float(found.p)}
+    return row if found.seeds > 1 else {**row, "p": None, "verdict": UNSURE}
+
+
+def gated(cards: Path, _: Path, name: str, what: str) -> dict[str, Any]:
+    """What was not run, since an experiment had to beat random weights first, and by how much it did."""
+    gain = primary_measure(committed_cards(f"{name}-laptop", cards)).difference
+    seen = over_seeds(gain, "", "")["points (95 %)"]
+    test = f"{what}: not run. Training on {name} had to beat random weights first; it gave {seen} points"
+    return NOT_RUN | {"tested here as": test, "over": f"{len(gain)} seeds (loaded)"}
+
+
+def led(_: Path, studies: Path, study: str, first: str, second: str) -> dict[str, Any]:
+    """How far a member or committee is ahead of another on the 4 000 videos; see `lead`."""
+    cards = study_cards(study, studies)
+    over = f"{loaded(len(cards))} of {len(cards[0]['labels']['large'])} videos"
+    return over_seeds([lead(card, first, second) for card in cards], f"{first} - {second}", over)
+
+
+def claimed(_: Path, studies: Path, study: str, path: str, test: str) -> dict[str, Any]:
+    """A number (points) that each card of a study holds, by its path, such as ``claims.P9``."""
+    values = [value for card in study_cards(study, studies) if (value := held(card, path)) is not None]
+    if not values:
+        raise FileNotFoundError(f"no card of {study!r} holds {path}; run `make experiments`")
+    return over_seeds(values, test, loaded(len(values)))
+
+
+def held(card: Mapping[str, Any], path: str) -> float | None:
+    """A number of a card by its path, or None if the card has none there."""
+    part: Any = card
+    for key in path.split("."):
+        part = part.get(key) if isinstance(part, Mapping) else None
+    return None if part is None else float(part)
+
+
+def loaded(seeds: int) -> str:
+    """What a row from cards speaks about."""
+    return f"{seeds} seed{'s' if seeds > 1 else ''} (loaded, stand-in)"
+
+
+# Kinds of evidence: (folder of the runs, folder of the studies, names) -> a row of the ledger.
+EVIDENCE: dict[str, Callable[..., dict[str, Any]]] = {
+    "experiment": compared,
+    "reversed": partial(compared, sign=-1),
+    "gate": gated,
+    "lead": led,
+    "study": claimed,
+    "text": lambda cards, studies, why: NOT_RUN | {"tested here as": why},
+    "fact": lambda cards, studies, why: NOT_RUN | {"tested here as": why, "verdict": "not asked"},
+}
+
+
 def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> dict[str, Any]:
     """A row of the ledger from what a line of data/claims.csv names.
 
     Args:
-        evidence: ``experiment NAME | CONTROL``: the control (without one: ours) minus the changed training, and
-            ``reversed NAME | CONTROL`` the other way round;
-            ``gate NAME | WHAT``: what was not run, since NAME had to beat random weights first, and by how much it did;
-            ``lead STUDY | ONE | OTHER``: members or committees on the 4 000 videos;
-            ``study NAME | PATH``: a number (points) that each card of a study holds, such as ``labels.gain``.
+        evidence: a kind of `EVIDENCE` and its names, such as ``lead STUDY | ONE | OTHER``.
         cards: folder of the runs.
         studies: folder of the studies.
 
@@ -215,59 +224,13 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
         FileNotFoundError: there are no such cards yet.
         ValueError: another kind of evidence.
     """
-    kind, _, rest = evidence.partition(" ")
-    names = [name.strip() for name in rest.split("|")]
-    if kind in ("experiment", "reversed"):
-        return _of_experiment(names[0], names[1] if len(names) > 1 else "primary", cards, kind == "reversed")
-    if kind == "gate":
-        gain = primary_measure(committed_cards(f"{names[0]}-laptop", cards)).difference
-        seen = over_seeds(gain, "", "")["points (95 %)"]
-        test = f"{names[1]}: not run. Training on {names[0]} had to beat random weights first; it gave {seen} points"
-        return {
-            "tested here as": test,
-            "points (95 %)": "",
-            "over": f"{len(gain)} seeds (loaded)",
-            "p": None,
-            "verdict": "not run",
-        }
-    found = study_cards(names[0], studies)
-    seeds = f"{len(found)} seeds (loaded, stand-in)" if len(found) > 1 else "1 seed (loaded, stand-in)"
-    if kind == "lead":
-        values = [lead(card, *names[1:3]) for card in found]
-        videos = len(found[0]["labels"]["large"])
-        return over_seeds(values, f"{names[1]} - {names[2]}", f"{seeds} of {videos} videos")
-    if kind == "study":
-        values = [value for card in found if (value := held(card, names[1])) is not None]
-        if not values:
-            raise FileNotFoundError(f"no card of {names[0]!r} holds {names[1]}; run `make experiments`")
-        seeds = seeds.replace(str(len(found)), str(len(values)), 1)
-        return over_seeds(values, names[2] if len(names) > 2 else names[1], seeds)
-    raise ValueError(
-        f"unknown kind of evidence {kind!r} in data/claims.csv; known: experiment, reversed, gate, lead, study"
-    )
+    kind, _, names = evidence.partition(" ")
+    if kind not in EVIDENCE:
+        raise ValueError(f"unknown kind of evidence {kind!r} in data/claims.csv; known: {', '.join(EVIDENCE)}, live")
+    return EVIDENCE[kind](cards, studies, *(name.strip() for name in names.split("|")))
 
 
-def held(card: Mapping[str, Any], path: str) -> float | None:
-    """A number of a card by its path, such as ``claims.P9``, or None if the card has none there."""
-    part: Any = card
-    for key in path.split("."):
-        part = part.get(key) if isinstance(part, Mapping) else None
-    return None if part is None else float(part)
-
-
-def _of_experiment(name: str, control: str, folder: Path, turned: bool) -> dict[str, Any]:
-    """A row from the runs of an experiment: control minus experiment, or turned round; one run gives no verdict."""
-    table = accuracies(folder, control)
-    if name not in table:
-        raise FileNotFoundError(f"no cards of {name!r} in {folder}; run `make experiments`")
-    found = effects(table).loc[name]
-    interval, pair = (found["mean"], found.low, found.high), ["ours" if control == "primary" else control, name]
-    if turned:
-        interval, pair = (-found["mean"], -found.high, -found.low), pair[::-1]
-    seeds = "1 seed" if found.seeds == 1 else f"{found.seeds:.0f} seeds"
-    test, over = f"10 classes, linear probe, {' - '.join(pair)}", f"{seeds} (loaded, stand-in)"
-    row = {**claim("", "", test, interval, over), "p": float(found.p)}
-    return row if found.seeds > 1 else {**row, "p": None, "verdict": "cannot be told here"}
+# ---------------------------------------------------------------- the ledger
 
 
 def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:
@@ -289,21 +252,23 @@ def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: 
     Raises:
         ValueError: a claim of the list that should be tested live was not, or the other way round.
     """
-    listed = pd.read_csv(DATA / "claims.csv", index_col="id", keep_default_na=False)
+    listed = pd.read_csv(data_file("claims.csv"), index_col="id", keep_default_na=False)
     if wrong := set(live) ^ set(listed.index[listed.evidence == "live"]):
         raise ValueError(f"claims tested live and claims listed as such differ: {', '.join(sorted(wrong))}")
-    rows: dict[str, dict[str, Any]] = {}
-    for number, listing in listed.iterrows():
-        rows[str(number)] = {
-            **_row(str(number), listing.evidence, live, cards, studies),
-            **{key: listing[key] for key in ("claim", "where", "note", "page")},
-        }
-    table = pd.DataFrame(rows).T
+
+    rows = {}
+    for number, line in listed.iterrows():
+        try:
+            row = live[number] if line.evidence == "live" else from_cards(line.evidence, cards, studies)
+        except FileNotFoundError:
+            row = NOT_RUN
+        rows[number] = {**NOT_RUN, **row, **line[["claim", "where", "note", "page"]]}
+    table = pd.DataFrame.from_dict(rows, orient="index")
     table["p (Holm)"], table["alone"] = None, _words(table, "p")
-    families = table.index.str[0] + np.where(listed.evidence.loc[table.index] == "live", " live", " loaded")
+    families = table.index.str[0] + np.where(listed.evidence == "live", " live", " loaded")
     for family in set(families):
-        rows_of = table.index[(families == family) & table.p.notna()]
-        table.loc[rows_of, "p (Holm)"] = holm(list(table.p[rows_of]))
+        members = table.index[(families == family) & table.p.notna()]
+        table.loc[members, "p (Holm)"] = holm(list(table.p[members]))
     table["verdict"] = _words(table, "p (Holm)")
     return table[["claim", "where", *COLUMNS, "p (Holm)", "verdict", "alone", "note", "page"]].rename_axis("id")
 
@@ -312,22 +277,3 @@ def _words(table: pd.DataFrame, column: str) -> list[str]:
     """The verdict of each row by its interval and the p value of a column."""
     p_values = [None if pd.isna(p) else p for p in table[column]]
     return [held_back(row, p)["verdict"] for row, p in zip(table.to_dict("records"), p_values, strict=True)]
-
-
-def _row(
-    number: str, evidence: str, live: Mapping[str, Mapping[str, Any]], cards: Path, studies: Path
-) -> dict[str, Any]:
-    """Test, interval and verdict of one claim."""
-    empty = {**dict.fromkeys(COLUMNS, ""), "p": None, "verdict": "not run"}
-    if evidence == "live":
-        return {**empty, **live[number]}
-    if not evidence:
-        return empty
-    if evidence.startswith("text "):
-        return empty | {"tested here as": evidence.removeprefix("text ")}
-    if evidence.startswith("fact "):
-        return empty | {"tested here as": evidence.removeprefix("fact "), "verdict": "not asked"}
-    try:
-        return {**empty, **from_cards(evidence, cards, studies)}
-    except FileNotFoundError:
-        return empty

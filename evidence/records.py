@@ -47,9 +47,7 @@ def run_card(settings: Settings, folder: Path) -> pd.Series:
         "seed": training.seed,
         "machine": f"{card['machine']}, accelerator: {card['accelerator']}, torch {card['torch']}",
         "made": f"{card['date']}, in {card['seconds']:.0f} s",
-        "weights": "loaded: they come with the book"
-        if folder.is_relative_to(store.BUNDLED)
-        else "trained on this machine",
+        "weights": origin(folder),
         "version, data": f"{card['stage']} {card['version']}, {card['inputs'].get('data', 'none')}",
     }
     return pd.Series(facts, name="run card")

@@ -1,6 +1,6 @@
-"""What the predictor imagines, as pictures (V9), and whether classes that hold together are classified better (P9).
+"""What the predictor imagines, as pictures (V9).
 
-V9. A linear decoder turns a token's features into its pixels. As in V-JEPA's own figure it is fitted to what the
+A linear decoder turns a token's features into its pixels. As in V-JEPA's own figure it is fitted to what the
 frozen predictor says of hidden tokens of training clips, and sees nothing else. (It cannot be fitted to the targets:
 the slow target encoder of a run is not kept. A decoder of the encoder's own layer-normalised features of the whole
 clip stands beside it, as the ceiling and as a second way to read predictions.) All is measured on validation clips,
@@ -14,9 +14,6 @@ was changed after the first look is listed on the page):
   clip minus the clip's own; since a frozen picture passes this, also the correlation of the imagined with the true
   change from slice to slice, pre-trained minus random weights.
 
-P9. Cohesion of a class: share of the ten nearest other videos that are of the class, in pooled features of validation
-videos, or on their map. Test: Spearman correlation over classes with the accuracy of the class, above 0.
-
 Letters: n clips, S time slices, C hidden cells, N tokens, P pixels of a token, D width.
 """
 
@@ -28,7 +25,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
-from scipy import stats
 from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -37,7 +33,7 @@ from torch import Tensor
 
 from evidence.experiments import run_of
 from evidence.studies import Study
-from picojepa import data, ensemble, probing, tsne
+from picojepa import data, probing
 from picojepa.architecture import Encoder, Predictor, gather_tokens, patchify
 from picojepa.clips import Clips, normalise
 from picojepa.config import Settings
@@ -222,7 +218,6 @@ def measured(inside: Tensor, tokens: Tensor, settings: Settings, mask: Mask, oth
         "time": time_step(inside, inside, settings),
         "time, another clip's": time_step(inside, swapped, settings),
         "motion": motion(inside, truth, settings),
-        "motion, another clip's": motion(swapped, truth, settings),
     }
 
 
@@ -264,13 +259,10 @@ def decoding(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     told = {
         name: {key: of[key] for key in STORED.get(name, ("error",))} for name, of in sums.items() if name != "truth"
     }
-    return {
-        "n": len(test),
-        "masks": MASKS,
-        "run": run.name,
-        "mean": {name: {key: round(float(v.mean()), 4) for key, v in of.items()} for name, of in sums.items()},
-        "by_video": {name: {key: compact(v) for key, v in of.items()} for name, of in told.items()},
-    }
+    mean = {name: {key: round(float(v.mean()), 4) for key, v in of.items()} for name, of in sums.items()}
+    by_video = {name: {key: compact(v) for key, v in of.items()} for name, of in told.items()}
+    facts = {"n": len(test), "masks": MASKS, "run": run.name}
+    return {**facts, "mean": mean, "by_video": by_video, "claims": decoding_claims(mean)}
 
 
 def compact(values: Tensor) -> str:
@@ -278,68 +270,14 @@ def compact(values: Tensor) -> str:
     return " ".join(f"{value:.3g}" for value in values.tolist())
 
 
-def correlation(cohesion: np.ndarray, accuracy: np.ndarray) -> dict[str, float]:
-    """Spearman correlation over classes, and how often it is as large when the classes are dealt by lot."""
-    result = stats.permutation_test(
-        (cohesion,),
-        lambda dealt: stats.spearmanr(dealt, accuracy).statistic,
-        permutation_type="pairings",
-        n_resamples=1999,
-        alternative="greater",
-        rng=np.random.default_rng(0),
-    )
-    return {"rho": round(float(result.statistic), 4), "p": round(float(result.pvalue), 4)}
-
-
-def cohesion(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
-    """P9: cohesion and accuracy of every class, of ten with the linear probe and of four with General."""
-    settings, run = run_of("primary", base, clips, seed)
-    answers = {}
-    for labelled, classes in ((False, data.classes(clips.videos)), (True, data.labelled_classes(clips.videos))):
-        task = probing.make_task(clips, classes, labelled_only=labelled)
-        label = clips.videos.label[task.test].to_numpy()
-        colour = [probing.colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
-        imagined = {"pre-trained": trained_imagination(settings, run), "random weights": random_imagination(settings)}
-        points = {name: encode(model.encoder, clips.centre[task.test]).numpy() for name, model in imagined.items()}
-        points["colour histogram"] = colour[1]
-        table = probing.probe_run(settings, clips, run, task)
-        tables = dict(list(table[table.probe == "linear"].groupby("features")))
-        scores = probing.linear_probe(colour[0], task.train_labels.numpy(), colour[1])
-        tables["colour histogram"] = probing.prediction_table(clips, task, scores)
-        if labelled:
-            said = ensemble.predictions(settings, clips, run)
-            tables["pre-trained"] = said[said.member == "General"]
-        rows = []
-        for name, of in points.items():
-            right = (tables[name].predicted == tables[name].label).to_numpy()
-            accuracy = np.array([right[tables[name].label.to_numpy() == c].mean() for c in classes])
-            for space, where in (("features", of), ("map", tsne.tsne_map(of, seed))):
-                shares = tsne.shares(where, label)
-                held = np.array([shares[label == c].mean() for c in classes])
-                numbers = {"cohesion": held.round(4).tolist(), "accuracy": accuracy.round(4).tolist()}
-                rows.append({"features": name, "space": space, **numbers, **correlation(held, accuracy)})
-        facts = {"names": list(classes), "n": len(label), "chance": tsne.purity_by_chance(label)}
-        answers["four" if labelled else "ten"] = {**facts, "rows": rows}
-    return answers
-
-
-def decoding_claims(card: dict[str, Any]) -> dict[str, float]:
+def decoding_claims(mean: dict[str, dict[str, float]]) -> dict[str, float]:
     """The tests of V9 that can fail for a frozen or a pleasant picture, as differences that should be above 0."""
-    predicted, random = card["mean"][PREDICTED], card["mean"][RANDOM]
+    predicted, random = mean[PREDICTED], mean[RANDOM]
     return {
         "V9 space": min(predicted["space, another clip's"], random["space"]) - predicted["space"],
         "V9 time": 100 * (predicted["motion"] - random["motion"]),
-        "V9 content": min(card["mean"][name]["error"] for name in BASELINES) - predicted["error"],
+        "V9 content": min(mean[name]["error"] for name in BASELINES) - predicted["error"],
     }
 
 
-def cohesion_claims(card: dict[str, Any]) -> dict[str, float]:
-    """Rank correlation over ten classes, in hundredths: of the map, and its lead over that of random weights."""
-    of = {row["features"]: 100 * row["rho"] for row in card["ten"]["rows"] if row["space"] == "map"}
-    return {"P9": of["pre-trained"], "P9 over random": of["pre-trained"] - of["random weights"]}
-
-
-STUDIES: dict[str, Study] = {
-    "decoding": Study("V9: what the predictor says of hidden tokens, decoded", decoding, (0, 1, 2), decoding_claims),
-    "cohesion": Study("P9: cohesion of classes against their accuracy", cohesion, claims=cohesion_claims),
-}
+STUDIES = {"decoding": Study("V9: what the predictor says of hidden tokens, decoded", decoding, (0, 1, 2))}

@@ -104,7 +104,7 @@ PROFILES = {
         clip=ClipConfig(clips_per_video=2),
         model=ModelConfig(width=32, depth=2, predictor_width=24, predictor_depth=1),
         training=TrainingConfig(clips=960, batch=16, log_every=5, watch_every=10, checkpoint_every=20),
-        probe=ProbeConfig(epochs=10, attentive_epochs=3, supervised_clips=320, neighbours=3),
+        probe=ProbeConfig(epochs=10, attentive_epochs=3, supervised_epochs=4, neighbours=3),
         live_clips=320,
         collapse_clips=480,
     ),
@@ -117,14 +117,7 @@ PROFILES = {
         training=TrainingConfig(
             clips=28_800, batch=10, learning_rate=2e-4, warmup=0.25, ema=(0.998, 1.0), checkpoint_every=50
         ),
-        probe=ProbeConfig(
-            epochs=4,
-            batch=10,
-            learning_rate=1e-4,
-            attentive_epochs=4,
-            attentive_learning_rate=1e-4,
-            supervised_clips=28_800,
-        ),
+        probe=ProbeConfig(4, 10, 1e-4, attentive_epochs=4, attentive_learning_rate=1e-4, supervised_epochs=4),
         live_clips=2_400,
         collapse_clips=2_400,
     ),
@@ -134,13 +127,17 @@ PROFILES = {
 def override(settings: Settings, *words: str, prog: str | None = None) -> Settings:
     """Settings with some numbers changed by the words of a command line, all at once.
 
-    Words are such as ``--training.batch 64`` or ``training.batch=64``; ``--help`` lists them all.
+    Words are such as ``--training.ema 0.9 1`` or ``training.ema=(0.9, 1)``; ``--help`` lists all settings.
 
     Raises:
         SystemExit: an unknown name, or a value that does not fit; the reason was printed, with the names that are near.
     """
-    dashed = [f"--{word}" if "=" in word and not word.startswith("-") else word for word in words]
-    return tyro.cli(Settings, default=settings, args=dashed, prog=prog)
+    options: list[str] = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        plain = not equals or name.startswith("-")
+        options += [word] if plain else [f"--{name}", *value.strip("()").replace(",", " ").split()]
+    return tyro.cli(tyro.conf.FlagConversionOff[Settings], default=settings, args=options, prog=prog)
 
 
 def settings(profile: str | None = None, recipe: str | None = None) -> Settings:

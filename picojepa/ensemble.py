@@ -103,15 +103,16 @@ def member_rows(clips: Clips, member: str) -> np.ndarray:
 def fit_members(
     clips: Clips, features_of: Callable[[np.ndarray], list[torch.Tensor]], config: ProbeConfig
 ) -> dict[str, LinearHead]:
-    """Train General and the four Partials on frozen features.
+    """Train General and the four Partials on frozen features; member number i starts and shuffles with ``seed + i``.
 
     Args:
         clips: the videos and their quarters.
         features_of: row numbers (n,) -> pooled features, one or several encodings (n, D); see `encodings`.
-        config: training of a head; member number i starts and shuffles with ``seed + i``.
+        config: training of a head.
 
     Raises:
         ValueError: a member has no videos. One whose list lacks a class is trained on the others.
+
     Source: pico-JEPA section 3. Book: chapter 6.
     """
     heads, classes = {}, labelled_classes(clips.videos)
@@ -161,11 +162,9 @@ def member_scores(heads: dict[str, LinearHead], features: torch.Tensor) -> np.nd
 
 
 def predictions(settings: Settings, clips: Clips, run: Path) -> pd.DataFrame:
-    """What every member and both votes say of every validation video of the labelled classes.
+    """What every member and both votes say of every validation video of the labelled classes, a row each.
 
-    Returns:
-        One row per member (or vote) and video; see `probing.prediction_table`. The certainty of a
-        vote is the mean probability that its four voters give to its answer.
+    See `probing.prediction_table`. The certainty of a vote is the mean probability of its four voters for its answer.
     """
     task = make_task(clips, labelled_classes(clips.videos), labelled_only=True)
     with store.result(ANSWERS, member_inputs(settings, clips, run)) as result:
@@ -218,8 +217,7 @@ def classify_file(
 ) -> pd.DataFrame:
     """What each member (of `train_members`) and the votes say of any video file, in one encoder pass.
 
-    Returns:
-        One row per member and vote: answer, certainty, and the probability of every class.
+    Returns one row per member and vote: answer, certainty, and the probability of every class.
 
     Raises:
         VideoError: the file can not be read.

@@ -73,12 +73,12 @@ class ProbeConfig:
     attentive_epochs: int = 40
     attentive_learning_rate: float = 3e-3
     dropout_draws: int = 0  # encodings with dropout on that the heads' epochs go round; 0: one without dropout
-    supervised_clips: int = 24_000  # clips seen by supervised training from scratch
+    supervised_epochs: int = 16  # passes of supervised training from scratch over its videos
     neighbours: int = 10  # k of the k-NN probe
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_whole(self, "epochs", "batch", "attentive_epochs", "supervised_clips", "neighbours")
+        require_whole(self, "epochs", "batch", "attentive_epochs", "supervised_epochs", "neighbours")
 
 
 def cosine(progress: float, first: float, last: float) -> float:

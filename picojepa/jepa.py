@@ -44,14 +44,11 @@ class JEPA(nn.Module):
         return draw(self.settings.training.mask, self.settings.grid, batch, generator)
 
     def forward(self, clips: Tensor, masks: list[Mask]) -> tuple[Tensor, Tensor]:
-        """Compare what is predicted of the hidden tokens with what the target encoder says of them.
+        """Compare what is predicted of the hidden tokens of clips, (B, 3, T, H, W), with what the target encoder says.
 
-        Args:
-            clips: (B, 3, T, H, W), normalised.
-            masks: their losses are averaged; all share one pass of the target encoder.
+        The losses of several masks are averaged; all share one pass of the target encoder. Returns the loss, a scalar,
+        and the mean cosine similarity of prediction and target, without gradient.
 
-        Returns:
-            The loss, a scalar, and the mean cosine similarity of prediction and target, without gradient.
         Source: V-JEPA section 3, equation 1. Book: chapter 4.
         """
         features = self.targets(clips)  # (B, N, D)
@@ -71,8 +68,7 @@ class JEPA(nn.Module):
     def target_features(self, clips: Tensor) -> Tensor:
         """Features of every token, (B, N, D), from the encoder that gives the targets.
 
-        With ``stop_gradient=False`` there is one encoder for both parts, and the loss can change the
-        targets: the plain objective, which collapses (chapter 4).
+        With ``stop_gradient=False`` there is one encoder for both parts, and the loss can change the targets.
         """
         if not self.settings.training.stop_gradient:
             return self.encoder(clips)

@@ -111,11 +111,7 @@ def training_step(
 def training_steps(
     model: JEPA, optimizer: torch.optim.Optimizer, clips: Clips, config: TrainingConfig, steps: range
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Train, one step for each number; yields the number and what is known of the step.
-
-    Raises:
-        FloatingPointError: loss or gradient is not finite; the message names the step and its videos.
-    """
+    """Train, one step for each number; yields the number and what is known of the step, `training_step` raises."""
     where, share = device(), machine.share_of(config.batch)
     replica: nn.Module = DistributedDataParallel(model) if distributed.is_initialized() else model
 

@@ -123,11 +123,11 @@ def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
     return torch.stack(maps).numpy()
 
 
-def supervised(settings: Settings, clips: Clips, task: Task) -> np.ndarray:
-    """Train the same encoder with a linear head from scratch, with labels; returns probabilities (n_test, classes)."""
-    seed = settings.probe.seed
-    schedule = TrainingConfig(clips=settings.probe.supervised_clips, seed=seed, **_supervision(settings))
-    where, encoder = device(), new_encoder(settings.model, settings.grid, seed)
+def supervised(settings: Settings, clips: Clips, task: Task, start: Encoder | None = None) -> np.ndarray:
+    """Train an encoder, the same from scratch if none is given, and a linear head: probabilities (n_test, classes)."""
+    seed, how = settings.probe.seed, _supervision(settings)
+    schedule = TrainingConfig(max(how["batch"], settings.probe.supervised_epochs * len(task.train)), seed=seed, **how)
+    where, encoder = device(), start or new_encoder(settings.model, settings.grid, seed)
     with seeded(seed):
         model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
 

@@ -12,7 +12,6 @@ from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.ensemble import MEMBERS
 from picojepa.lists import labelled_classes, paper_labelled, paper_lists, quarters  # noqa: F401
-from picojepa.probing import accuracy
 
 
 def paper_table(number: int) -> pd.DataFrame:
@@ -44,18 +43,18 @@ def paper_scores() -> pd.DataFrame:
     Source: pico-JEPA Table 2, as counts of videos. Book: chapter 8.
     """
     n = paper_total("validation")
-    rows: list[dict[str, Any]] = []
-    for model, k in paper_counts().sum().items():
-        low, high = stats.wilson(k, n)
-        rows.append({"model": model, "accuracy": 100 * k / n, "low": 100 * low, "high": 100 * high, "n": n})
-    return pd.DataFrame(rows)
+    return pd.DataFrame([{"model": model, **_score(k, n)} for model, k in paper_counts().sum().items()])
+
+
+def _score(k: int, n: int) -> dict[str, Any]:
+    """Accuracy with its Wilson interval over videos (percent), and n."""
+    low, high = stats.wilson(k, n)
+    return {"accuracy": 100 * k / n, "low": 100 * low, "high": 100 * high, "n": n}
 
 
 def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
-    """Cells of the paper's Table 2 that are no multiple of one video (granularity check, GRIM).
+    """Cells of the paper's Table 2 that are, within rounding, no multiple of one video (granularity check, GRIM).
 
-    Args:
-        tolerance: rounding of the printed percentages, in percentage points.
     Source: Brown and Heathers 2017 for the check. Book: chapter 8.
     """
     rows: list[dict[str, Any]] = []
@@ -63,27 +62,15 @@ def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
         for model, percent in paper_table(2).loc[label].items():
             k, distance = nearest_count(percent, n)
             if distance > tolerance + 1e-9:
-                rows.append(
-                    {"class": label, "model": model, "printed": percent, "nearest": f"{k}/{n} = {100 * k / n:.2f}"}
-                )
+                nearest = f"{k}/{n} = {100 * k / n:.2f}"
+                rows.append({"class": label, "model": model, "printed": percent, "nearest": nearest})
     return pd.DataFrame(rows)
 
 
 def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Accuracy with its Wilson interval over videos (percent) and n, one row per group of a prediction table."""
-    rows: list[dict[str, Any]] = []
-    for names, group in tables.groupby(by, sort=False):
-        low, high = stats.wilson((group.predicted == group.label).sum(), len(group))
-        rows.append(
-            {
-                **dict(zip(by, names, strict=True)),
-                "accuracy": 100 * accuracy(group),
-                "low": 100 * low,
-                "high": 100 * high,
-                "n": len(group),
-            }
-        )
-    return pd.DataFrame(rows)
+    right = (tables.predicted == tables.label).groupby([tables[name] for name in by], sort=False).agg(["sum", "size"])
+    return right.apply(lambda row: pd.Series(_score(row["sum"], row["size"])), axis=1).astype({"n": int}).reset_index()
 
 
 def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
@@ -95,8 +82,5 @@ def table1(settings: Settings, clips: Clips) -> pd.DataFrame:
     validation = int(((videos.split == "validation") & videos.label.isin(labelled_classes(videos))).sum())
     sizes = [int((quarter > 0).sum()), *(int((quarter == q).sum()) for q in range(1, 5))]
     shared = {"width": settings.model.width, "pre-training videos": int((videos.split == "pretrain").sum())}
-    rows = [
-        {"model": m, **shared, "classification videos": n, "validation videos": validation}
-        for m, n in zip(MEMBERS, sizes, strict=True)
-    ]
-    return pd.DataFrame(rows).set_index("model")
+    columns = {**shared, "classification videos": sizes, "validation videos": validation}
+    return pd.DataFrame(columns, pd.Index(MEMBERS, name="model"))

@@ -14,15 +14,11 @@ from picojepa.data import labelled_classes
 def tsne_map(features: np.ndarray, seed: int, perplexity: float = 30.0) -> np.ndarray:
     """Two-dimensional t-SNE map: (n, D) -> (n, 2).
 
-    Args:
-        features: one row per point.
-        seed: of the random start.
-        perplexity: about how many neighbours count; lowered where there are few points.
+    The perplexity is about how many neighbours count; it is lowered where there are few points.
     Source: van der Maaten and Hinton 2008; pico-JEPA figure 3. Book: chapter 7.
     """
-    return TSNE(perplexity=min(perplexity, (len(features) - 1) / 3), init="random", random_state=seed).fit_transform(
-        features
-    )
+    perplexity = min(perplexity, (len(features) - 1) / 3)
+    return TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(features)
 
 
 def few_videos(clips: Clips, each: int = 5) -> np.ndarray:
@@ -35,13 +31,7 @@ def few_videos(clips: Clips, each: int = 5) -> np.ndarray:
 
 
 def spaced_tokens(tokens: int, videos: int, most: int = 1000) -> np.ndarray:
-    """Numbers of the tokens to draw of every video: all, or evenly spaced ones where the map would grow too large.
-
-    Args:
-        tokens: N, tokens of a clip.
-        videos: how many clips are drawn.
-        most: points that a map may hold.
-    """
+    """Which of N tokens to draw of every video: all, or evenly spaced ones, for a map of at most ``most`` points."""
     return np.linspace(0, tokens - 1, min(tokens, max(1, most // videos))).round().astype(int)
 
 
@@ -63,15 +53,7 @@ def nearest(points: np.ndarray, neighbours: int = 10, apart: np.ndarray | None =
 
 
 def shares(points: np.ndarray, labels: np.ndarray, neighbours: int = 10, apart: np.ndarray | None = None) -> np.ndarray:
-    """For each point the share of its nearest neighbours that carry its label, float64 (n,), 0 to 1.
-
-    Args:
-        points: (n, d), features or a map.
-        labels: (n,), class or video of each point.
-        neighbours: how many are asked (see `nearest`).
-        apart: (n,), if given, only points that differ from the point in this label are asked.
-    Book: chapter 7.
-    """
+    """For each point the share of its `nearest` neighbours that carry its label (n,): float64 (n,), 0 to 1."""
     return (labels[nearest(points, neighbours, apart)] == labels[:, None]).mean(1)
 
 
@@ -81,24 +63,19 @@ def purity(points: np.ndarray, labels: np.ndarray, neighbours: int = 10, apart: 
 
 
 def purity_by_chance(labels: np.ndarray, apart: np.ndarray | None = None) -> float:
-    """Expected purity if neighbours were drawn at random from the points that may be asked (see `shares`)."""
+    """Expected purity if neighbours were drawn at random from the points that may be asked (see `nearest`)."""
     asked = ~np.eye(len(labels), dtype=bool) if apart is None else apart[:, None] != apart
     alike = asked & (labels[:, None] == labels)
     return float((alike.sum(1) / asked.sum(1)).mean())
 
 
 def purity_gain(
-    points: np.ndarray,
-    labels: np.ndarray,
-    videos: np.ndarray,
-    minus: np.ndarray | None = None,
-    draws: int = 1000,
-    seed: int = 0,
+    points: np.ndarray, labels: np.ndarray, videos: np.ndarray, minus: np.ndarray | None = None, draws: int = 1000
 ) -> tuple[float, float, float]:
-    """Class purity among other videos, above chance, in percentage points, with a 95 % interval: (found, low, high).
+    """Class purity among other videos above chance, and the band that chance alone leaves, in percentage points.
 
     The points of a video are no witnesses of their own, and videos are each other's neighbours. So the classes are
-    dealt to the videos by lot, again and again. As far as the purity strays then, the one that was found may be luck.
+    dealt to the videos by lot, again and again; what was found counts where it lies outside of nearly all of these.
 
     Args:
         points: (n, d), equally many for each video.
@@ -106,7 +83,10 @@ def purity_gain(
         videos: (n,), video of each point.
         minus: (n, d), other features of the same points, whose purity is taken off in place of chance.
         draws: how often the classes are dealt.
-        seed: of the draws.
+
+    Returns:
+        What was found, and the ends of the middle 95 % of what was dealt: a band around 0, not an interval for the
+        first number.
     Book: chapters 7 and 8.
     """
     found = [nearest(space, apart=videos) for space in (points, minus) if space is not None]
@@ -118,7 +98,6 @@ def purity_gain(
         purities = [(of[near] == of[:, None]).mean() for near in found]
         return round(100 * float(purities[0] - (chance if minus is None else purities[1])), 9)
 
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     low, high = np.quantile([gain(rng.permutation(numbers)) for _ in range(draws)], [0.025, 0.975])
-    value = gain(numbers)
-    return value, value - float(high), value - float(low)
+    return gain(numbers), float(low), float(high)

@@ -2,9 +2,10 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import distributed
@@ -14,7 +15,7 @@ from picojepa import ensemble, pretraining, probing
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.data import classes
-from standin import StandInConfig
+from standin import StandInConfig, files
 
 FORKSERVER = multiprocessing.get_context("forkserver")
 FORKSERVER.set_forkserver_preload(["picojepa.ensemble"])
@@ -32,6 +33,19 @@ def generate(config: StandInConfig, folder: Path, workers: int) -> None:
     """Generate the stand-in."""
     with quiet():
         standin.generate(config, folder, workers=workers)
+
+
+def generate_and_note(config: StandInConfig, folder: Path, notes: Path) -> None:
+    """Generate the stand-in without further processes; a line of the notes, with this process's id, for each video."""
+    write = files.write_video
+
+    def noting(row: Mapping[str, Any], config: StandInConfig, folder: Path) -> str:
+        with notes.open("a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
+        return write(row, config, folder)
+
+    files.write_video = noting
+    generate(config, folder, 1)
 
 
 def answer(settings: Settings, clips: Clips, run: Path, cache: Path) -> None:

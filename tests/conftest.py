@@ -40,17 +40,8 @@ GUIDE = "field_guide"  # chapter 4b
 EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
-    "config",
-    "store",
-    "disk",
-    "workers",
-    "videos",
-    "lists",
-    "clips",
-    "features",
-    "jepa",
-    "published",
-    "weights",
+    *("config", "store", "machine", "workers", "videos", "lists", "clips", "fitting", "features", "heads"),
+    *("jepa", "published", "checkpoints", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
@@ -108,6 +99,10 @@ def provoked(record_property: Callable[[str, object], None]) -> Iterator[Callabl
         record_property("fault", json.dumps({"fault": fault, "stage": stage, "times": times}))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--record", action="store_true", help="write down the numbers of stages; see test_golden.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "provoked" in getattr(item, "fixturenames", ()):
@@ -154,7 +149,7 @@ TINY = Settings(
     clip=ClipConfig(size=32, clips_per_video=2),
     model=ModelConfig(patch=8, width=24, depth=1, heads=2, predictor_width=18, predictor_depth=1, predictor_heads=2),
     training=TrainingConfig(clips=320, batch=16, precision="float32", log_every=1, watch_every=5, checkpoint_every=5),
-    probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_clips=96, neighbours=3),
+    probe=ProbeConfig(epochs=5, attentive_epochs=2, supervised_epochs=1, neighbours=3),
 )
 
 

@@ -23,7 +23,7 @@ from picojepa.architecture import (
 )
 from picojepa.config import settings
 from picojepa.heads import LinearHead
-from picojepa.masking import MaskConfig, tube
+from picojepa.masking import tube
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def _seed():
 @pytest.fixture
 def encoder(tiny):
     """Double precision, with biases and norms that are not at their trivial start."""
-    encoder = Encoder(tiny).double()
+    encoder = Encoder(tiny.model, tiny.grid).double()
     shake(encoder)
     return encoder
 
@@ -171,8 +171,8 @@ def test_dropout_is_random_while_training_and_off_otherwise():
 
 
 def test_the_encoder_and_the_predictor_use_the_dropout_of_their_settings(tiny):
-    noisy = replace(tiny, model=replace(tiny.model, dropout=0.25))
-    for network in (Encoder(noisy), Predictor(noisy)):
+    noisy = replace(tiny.model, dropout=0.25)
+    for network in (Encoder(noisy, tiny.grid), Predictor(noisy, tiny.grid)):
         assert {(block.dropout.p, block.attention.dropout) for block in network.blocks} == {(0.25, 0.25)}
 
 
@@ -233,8 +233,7 @@ def test_encoder_against_a_slow_reference(tiny, encoder):
 
 @pytest.mark.parametrize("kind", [0, 1])
 def test_predictor_against_a_slow_reference(tiny, kind):
-    multiblock = replace(tiny.training, mask=MaskConfig(strategy="multiblock"))
-    predictor = Predictor(replace(tiny, training=multiblock)).double()
+    predictor = Predictor(tiny.model, tiny.grid, masks_per_clip=2).double()
     shake(predictor)
     context = torch.randn(2, 3, 24, dtype=torch.float64)
     seen, asked = torch.tensor([[0, 9, 40], [5, 6, 63]]), torch.tensor([[1, 30], [2, 61]])
@@ -288,7 +287,7 @@ def test_keeping_all_tokens_is_keeping_none_back(encoder):
 
 
 def test_the_predictor_answers_where_it_is_asked(tiny):
-    predictor = Predictor(tiny)
+    predictor = Predictor(tiny.model, tiny.grid)
     shake(predictor)
     context, seen = torch.randn(1, 4, 24), torch.tensor([[0, 1, 2, 3]])
     answers = predictor(context, seen, torch.tensor([[10, 20]]))
@@ -310,7 +309,7 @@ def test_clips_of_another_size_are_refused(encoder):
 def test_the_papers_encoder_has_3_413_568_parameters_and_784_tokens():
     paper = settings("paper")
     with torch.device("meta"):
-        encoder = Encoder(paper)
+        encoder = Encoder(paper.model, paper.grid)
     assert parameter_count(encoder) == 3_413_568
     assert len(encoder.positions) == 784
 
@@ -326,8 +325,7 @@ def test_parameter_count_leaves_out_what_is_frozen():
 
 
 def test_weights_start_small_and_biases_at_zero(tiny):
-    wide = replace(tiny, model=replace(tiny.model, width=96, heads=4))
-    encoder = Encoder(wide)
+    encoder = Encoder(replace(tiny.model, width=96, heads=4), tiny.grid)
     linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
     assert len(linear) == 1 + 4 * len(encoder.blocks)
     for layer in linear:

@@ -98,6 +98,12 @@ def test_an_unknown_rule_is_refused():
         ensemble.majority_vote(TIE, "loudest")
 
 
+def test_a_rule_in_the_registry_breaks_ties(monkeypatch):
+    monkeypatch.setitem(TIE_RULES, "last class", lambda scores: np.tile(np.arange(4.0), (scores.shape[1], 1)))
+    assert ensemble.majority_vote(TIE, "last class").tolist() == [2]
+    assert ensemble.majority_vote(one_video([0, 1, 0, 0]), "last class").tolist() == [1], "without a tie it has no say"
+
+
 def test_soft_vote_is_the_mean():
     scores = random_scores(3, 7)
     np.testing.assert_allclose(ensemble.soft_vote(scores), (scores[0] + scores[1] + scores[2]) / 3)
@@ -163,6 +169,35 @@ def test_stored_heads_give_the_stored_scores(pipelines):
     np.testing.assert_allclose(scores, ensemble.scores_of(pipeline.votes, MEMBERS), atol=1e-6)
     logits = torch.stack([head(pooled) for head in pipeline.heads.values()])
     np.testing.assert_allclose(scores, logits.softmax(-1).detach().numpy(), atol=1e-6)
+
+
+def test_members_and_answers_are_found_again(pipelines, monkeypatch):
+    pipeline = pipelines[1]
+    monkeypatch.setenv("PICOJEPA_CACHE", str(pipeline.cache))
+    for name in ("load_encoder", "fit_members", "decide"):
+        monkeypatch.setattr(ensemble, name, None)  # whoever computes again fails
+    heads = ensemble.train_members(pipeline.settings, pipeline.clips, pipeline.run)
+    assert list(heads) == list(MEMBERS)
+    for member, head in heads.items():
+        assert torch.equal(head.linear.weight, pipeline.heads[member].linear.weight)
+    table = ensemble.predictions(pipeline.settings, pipeline.clips, pipeline.run)
+    pd.testing.assert_frame_equal(table, pipeline.votes)
+
+
+@pytest.mark.parametrize("change", ["run", "data", "quarters", "probe"])
+def test_members_of_another_run_list_or_training_are_others(pipelines, change):
+    pipeline = pipelines[1]
+    settings, clips, run = pipeline.settings, pipeline.clips, pipeline.run
+    before = store.name_of(ensemble.FITTED, ensemble.member_inputs(settings, clips, run))
+    if change == "run":
+        run = run.with_name("another")
+    elif change == "data":
+        clips = replace(clips, digest="another")
+    elif change == "quarters":
+        clips = replace(clips, videos=clips.videos.assign(labelled=clips.videos.label != "abseiling"))
+    else:
+        settings = replace(settings, probe=replace(settings.probe, epochs=6))
+    assert store.name_of(ensemble.FITTED, ensemble.member_inputs(settings, clips, run)) != before
 
 
 # ---------------------------------------------------------------- tables

@@ -5,7 +5,6 @@ Fetching is in test_kinetics.py, decoding in test_videos.py, a killed training i
 
 import hashlib
 import io
-import json
 import random
 import time
 from functools import partial
@@ -14,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-from children import answer, generate, start
+from children import answer, generate, generate_and_note, start
 from conftest import TINY, fill, remount
 from safetensors.torch import save_file
 from test_jepa import with_training
@@ -116,15 +115,12 @@ def test_kill_9_while_generating(whole, tmp_path, workers, kills, provoked):
 
 
 def test_two_generators_at_once(whole, tmp_path, provoked):
-    folder = tmp_path / "videos"
-    first = start(generate, VERY_SHORT, folder, 1)
+    folder, notes = tmp_path / "videos", tmp_path / "notes.txt"
+    first = start(generate_and_note, VERY_SHORT, folder, notes)
     until(lambda: len(files(folder)) > 5, first)
-    second, kept, writers = start(generate, VERY_SHORT, folder, 1), files(folder), set()
-    while first.is_alive():
-        writers |= {int(path.name.split(".")[-2]) for path in folder.rglob(".*.partial")}
-        time.sleep(0.001)
+    second, kept = start(generate_and_note, VERY_SHORT, folder, notes), files(folder)
     finish(first, second)
-    assert writers == {first.pid}, "the second waits"
+    assert notes.read_text().split() == [str(first.pid)] * len(whole), "the second waits, and finds all done"
     assert_complete(folder, whole, kept)
     provoked("two runs at once", "generating videos")
 
@@ -157,7 +153,7 @@ def test_generating_on_a_read_only_disk(whole, small_disk, provoked):
 
 # ---------------------------------------------------------------- features, probes and votes
 
-STAGES = ("probing.run", "probing.baselines", "ensemble.heads", "ensemble.predictions")
+STAGES = ("probing.encoder", "probing.baselines", "ensemble.heads", "ensemble.predictions")
 
 
 @pytest.fixture
@@ -218,7 +214,8 @@ def test_two_runs_of_probes_and_votes_at_once(question, cache, tmp_path, monkeyp
     wanted, shared = answers(*question), tmp_path / "shared"
     finish(*[start(answer, *question, shared) for _ in range(2)])
     before = finished(shared)
-    assert len({name.split("/")[0] for name in before}) == len(STAGES)
+    assert {name.split("-")[0] for name in before} == set(STAGES)
+    assert len({name.split("/")[0] for name in before}) == len(STAGES) + 1, "random weights are asked too"
     monkeypatch.setenv("PICOJEPA_CACHE", str(shared))
     assert_same(answers(*question), wanted)
     assert finished(shared) == before
@@ -229,7 +226,8 @@ def one_by_one(settings, clips, run) -> list:
     """The calls of `answers`, to be made one by one."""
     task = probing.make_task(clips, data.classes(clips.videos))
     return [
-        partial(probing.probe_run, settings, clips, run, task),
+        partial(probing.probed, settings, clips, task),
+        partial(probing.probed, settings, clips, task, run),
         partial(probing.probe_baselines, settings, clips, task),
         partial(ensemble.train_members, settings, clips, run),
         partial(ensemble.predictions, settings, clips, run),
@@ -268,25 +266,24 @@ def test_probes_and_votes_on_a_read_only_disk(question, cache, small_disk, monke
 
 
 def test_the_disk_fills_up_while_training(noise, cache, small_disk, monkeypatch, provoked):
-    """PyTorch's own error, when a checkpoint finds no room, does not name the disk; but the one before is kept."""
-    settings = with_training(TINY, clips=16 * 30)
+    """Before the first step, and while a checkpoint is written: what is told is the file and what to do."""
+    settings = with_training(TINY, clips=16 * 30, log_every=5, checkpoint_every=6)
     wanted = pretraining.run(settings, noise)
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
-    other = small_disk / "other"
+    other, folder = small_disk / "other", small_disk / "results" / f"{wanted.name}.partial"
     fill(other)
-    with pytest.raises(OSError, match="No space left on device"):
+    with pytest.raises(OSError, match=FULL.format(small_disk)):
         pretraining.run(settings, noise)
     other.unlink()
-    with pytest.raises((OSError, RuntimeError)):
-        pretraining.run(settings, noise, lambda folder: (folder / "checkpoint.pt").exists() and fill(other))
-    (folder,) = (small_disk / "results").glob("*.partial")
-    steps = [json.loads(line)["step"] for line in pretraining.whole_lines(folder / "metrics.jsonl")]
+    with pytest.raises(OSError, match=FULL.format(f"{folder}/checkpoint.pt'")):
+        pretraining.run(settings, noise, lambda folder, model: (folder / "checkpoint.pt").exists() and fill(other))
+    assert [row["step"] for row in store.read_json_lines(folder / "metrics.jsonl")] == [0, 5, 10]
     kept = files(folder, "checkpoint.pt")
     assert kept
-    assert max(steps) >= TINY.training.checkpoint_every
+    assert not list(folder.glob(".*")), "nothing of the checkpoint that found no room"
     other.unlink()
     begun = []
-    found = pretraining.run(settings, noise, lambda folder: begun.append(files(folder, "checkpoint.pt")))
+    found = pretraining.run(settings, noise, lambda folder, model: begun.append(files(folder, "checkpoint.pt")))
     assert begun[0] == kept, "it goes on from the checkpoint"
     for name in ("encoder.safetensors", "predictor.safetensors"):
         assert (found / name).read_bytes() == (wanted / name).read_bytes()
@@ -296,6 +293,6 @@ def test_the_disk_fills_up_while_training(noise, cache, small_disk, monkeypatch,
 def test_training_on_a_read_only_disk(noise, small_disk, monkeypatch, provoked):
     monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
     remount(small_disk, "ro")
-    with pytest.raises(OSError, match=rf"Read-only file system: '{small_disk}"):
+    with pytest.raises(OSError, match=READ_ONLY.format(small_disk)):
         pretraining.run(TINY, noise)
     provoked("the disk is read-only", "training")

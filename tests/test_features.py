@@ -1,12 +1,13 @@
-"""Encoding, spread, rank and quick probe; in which precision; weights of another geometry are refused."""
+"""Encoding, spread, rank and quick probe; weights of another geometry are refused."""
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
 from conftest import other_geometries
 
-from picojepa import features, machine
+from picojepa import features
 from picojepa.architecture import new_encoder
 from picojepa.clips import normalise
 
@@ -19,7 +20,7 @@ def numbers(*shape: int) -> torch.Tensor:
 
 
 def test_encoding_does_not_depend_on_batch_or_mode(tiny, noise):
-    encoder = new_encoder(replace(tiny, model=replace(tiny.model, dropout=0.3)), 0).train()
+    encoder = new_encoder(replace(tiny.model, dropout=0.3), tiny.grid, 0).train()
     tokens = features.encode(encoder, noise.centre, batch=3, pool=False)
     assert encoder.training
     assert tokens.shape == (10, 64, 24)
@@ -31,7 +32,7 @@ def test_encoding_does_not_depend_on_batch_or_mode(tiny, noise):
 
 
 def test_noise_is_the_encoders_own_dropout(tiny, noise):
-    encoder = new_encoder(replace(tiny, model=replace(tiny.model, dropout=0.3)), 0).eval()
+    encoder = new_encoder(replace(tiny.model, dropout=0.3), tiny.grid, 0).eval()
     state = torch.get_rng_state()
     clean, *noisy = (features.encode(encoder, noise.centre, noise=seed) for seed in (None, 0, 0, 1))
     assert torch.equal(noisy[0], noisy[1])
@@ -72,21 +73,6 @@ def test_without_two_clips_of_two_classes_there_is_no_quick_probe(labels):
     assert features.quick_probe(numbers(4, 3), labels) is None
 
 
-# ---------------------------------------------------------------- precision
-
-
-@pytest.mark.parametrize("fast", [True, False])
-def test_bfloat16_only_where_it_is_asked_for_and_fast(monkeypatch, fast):
-    monkeypatch.setattr(features, "fast_bfloat16", lambda: fast)
-    where, weight = machine.device(), numbers(4, 4).to(machine.device())
-    with machine.autocast("bfloat16"):
-        assert torch.is_autocast_enabled(where.type) is fast
-        assert (weight @ weight).dtype is (torch.bfloat16 if fast else torch.float32)
-    with machine.autocast("float32"):
-        assert not torch.is_autocast_enabled(where.type)
-        assert (weight @ weight).dtype is torch.float32
-
-
 # ---------------------------------------------------------------- reading weights
 
 
@@ -103,6 +89,21 @@ def test_a_missing_encoder_is_refused(tiny, tmp_path):
 
 
 def test_a_loaded_encoder_is_ready_for_use(pipelines):
-    encoder = features.load_encoder(pipelines[1].run / "encoder.safetensors", pipelines[1].settings)
+    settings = pipelines[1].settings
+    encoder = features.load_encoder(pipelines[1].run / "encoder.safetensors", settings)
     assert not encoder.training
-    assert not torch.equal(encoder.embed.weight, new_encoder(pipelines[1].settings, 0).embed.weight)
+    assert not torch.equal(encoder.embed.weight, new_encoder(settings.model, settings.grid, 0).embed.weight)
+
+
+@pytest.mark.parametrize(("change", "said"), [("more", "extra is [3], these settings want None"), ("less", "is None")])
+def test_weights_of_too_many_or_too_few_layers_are_refused(tiny, tmp_path, change, said):
+    """The message names the first tensor that differs."""
+    module, path = new_encoder(tiny.model, tiny.grid, 0), tmp_path / "encoder.safetensors"
+    weights = module.state_dict()
+    if change == "more":
+        weights["extra"] = torch.zeros(3)
+    else:
+        del weights["norm.weight"]
+        said = f"norm.weight {said}, these settings want [24]"
+    with pytest.raises(ValueError, match=re.escape(f"{path}: made for another geometry: {said}")):
+        features.load_weights(module, weights, path)

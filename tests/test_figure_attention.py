@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from figures import attention
+from safetensors.torch import save_file
 
 from picojepa import probing
 from picojepa.architecture import new_encoder
-from picojepa.heads import AttentiveHead
+from picojepa.features import encode
+from picojepa.heads import AttentiveHead, head_scores
 from picojepa.probing import Task
 
 CLASSES = ("archery", "air_drumming", "with_none")
@@ -58,15 +60,24 @@ def test_weights_are_those_of_the_module(head):
     assert torch.allclose(attention.attention_weights(head, tokens), wanted.squeeze(2), atol=1e-6)
 
 
-def test_heads_trained_again_are_those_of_the_probe(tiny, noise, task, cache, tmp_path):
-    settings = replace(tiny, probe=replace(tiny.probe, attentive_epochs=3))
-    encoder = new_encoder(settings.model, settings.grid, 3)
-    heads = attention.trained_heads(settings, noise, tmp_path, task, {"a name": encoder})
-    train, test = (probing.encode(encoder, noise.centre[rows], pool=False) for rows in (task.train, task.test))
-    wanted = probing.attentive_probe(train, task.train_labels, test, settings, len(CLASSES))
-    assert np.allclose(heads["a name"](test).softmax(-1).detach().numpy(), wanted, atol=1e-6)
-    found = attention.trained_heads(settings, noise, tmp_path, task, {"a name": encoder})
-    assert torch.equal(found["a name"].query, heads["a name"].query)
+def test_the_heads_are_those_of_the_stored_probes(tiny, noise, task, cache, tmp_path, monkeypatch):
+    """What they say of the test videos is what the tables of predictions hold, and none is trained again."""
+    settings, run = replace(tiny, probe=replace(tiny.probe, attentive_epochs=3)), tmp_path / "run"
+    task = replace(task, train_labels=torch.tensor([0, 1, 0, 2]))
+    run.mkdir()
+    pretrained = new_encoder(settings.model, settings.grid, 3)
+    save_file(pretrained.state_dict(), run / "encoder.safetensors")
+    encoders = {"random weights": new_encoder(settings.model, settings.grid, 0), "pre-trained": pretrained}
+    probing.probe_run(settings, noise, run, task)
+    monkeypatch.setattr(probing, "probe_encoder", None)  # whoever trains again fails
+    heads = attention.trained_heads(settings, noise, run, task)
+    assert list(heads) == list(encoders)
+    table = probing.probe_run(settings, noise, run, task)
+    for name, encoder in encoders.items():
+        wanted = table[(table.features == name) & (table.probe == "attentive")].filter(regex="^p_").to_numpy()
+        scores = head_scores(heads[name], encode(encoder, noise.centre[task.test], pool=False))
+        np.testing.assert_allclose(scores, wanted, atol=1e-6)
+    assert not torch.equal(heads["random weights"].query, heads["pre-trained"].query)
 
 
 def test_right_and_wrong_clips_are_chosen_by_turns(task):

@@ -9,7 +9,7 @@ from torch import nn
 
 from picojepa.architecture import gather_tokens, new_encoder
 from picojepa.config import Settings
-from picojepa.fitting import decay_groups, make_optimizer, set_schedules
+from picojepa.fitting import make_optimizer, set_schedules
 from picojepa.jepa import JEPA
 from picojepa.machine import seeded
 from picojepa.masking import Mask, MaskConfig, draw
@@ -159,14 +159,6 @@ def test_weight_decay_is_on_matrices_only(tiny):
     matrices = {id(layer.weight) for layer in model.modules() if isinstance(layer, nn.Linear)}
     for name, parameter in [*model.encoder.named_parameters(), *model.predictor.named_parameters()]:
         assert (decay[id(parameter)] > 0) is (id(parameter) in matrices), name
-
-
-def test_decay_groups_take_any_module():
-    groups = decay_groups(nn.Sequential(nn.Linear(2, 3), nn.LayerNorm(3)), rate=0.5)
-    assert [(group["decays"], group["rate"], len(group["params"])) for group in groups] == [
-        (True, 0.5, 1),
-        (False, 0.5, 3),
-    ]
 
 
 def test_the_predictor_may_learn_faster(tiny):

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from statsmodels.stats.multitest import multipletests
 
-from evidence import ledger, records, sample_size
+from evidence import ledger, records, runs, sample_size
 from evidence.experiments import EXPERIMENTS
 from evidence.studies import all_studies
 from picojepa import stats
@@ -54,7 +54,7 @@ def test_the_effect_of_one_experiment_is_a_paired_t_test(tmp_path):
     ours, changed = [40, 50, 60, 70, 41], [30, 45, 52, 66, 40]
     write_cards(tmp_path, "primary", ours)
     write_cards(tmp_path, "F1", changed)
-    row = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
+    row = runs.effects(runs.accuracies(tmp_path)).loc["F1"]
     wanted = scipy.stats.ttest_rel(ours, changed)
     interval = wanted.confidence_interval()
     assert row["mean"] == pytest.approx(np.mean(np.subtract(ours, changed)))
@@ -65,10 +65,10 @@ def test_noise_is_learned_from_all_experiments(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30])
     with np.errstate(all="ignore"):
-        alone = ledger.effects(ledger.accuracies(tmp_path))
+        alone = runs.effects(runs.accuracies(tmp_path))
     assert not np.isfinite(alone.loc["F1", "high"]) or alone.loc["F1", "high"] > 1e3
     write_cards(tmp_path, "F2", [41, 49, 61])
-    together = ledger.effects(ledger.accuracies(tmp_path))
+    together = runs.effects(runs.accuracies(tmp_path))
     assert together.loc["F1", "seeds"] == 1
     assert 0 < together.loc["F1", "low"] < 10 < together.loc["F1", "high"] < 20
     assert together.loc["F2", "high"] - together.loc["F2", "low"] < 8
@@ -78,9 +78,9 @@ def test_collapsed_runs_do_not_shrink_the_noise_of_others(tmp_path):
     write_cards(tmp_path, "primary", [40, 50, 60])
     write_cards(tmp_path, "F1", [30, 45, 49])
     noise = scipy.stats.sem([10, 5, 11]) * np.sqrt(3 / 2)
-    alone = ledger.effects(ledger.accuracies(tmp_path)).loc["F1"]
+    alone = runs.effects(runs.accuracies(tmp_path)).loc["F1"]
     write_cards(tmp_path, "V2-no-stop", [10, 10, 10], spread=(1.0, 0.5, 0.01))
-    both = ledger.effects(ledger.accuracies(tmp_path))
+    both = runs.effects(runs.accuracies(tmp_path))
     assert tuple(both.loc["F1"]) == pytest.approx(tuple(alone))
     assert both.loc["V2-no-stop", "mean"] == pytest.approx(40)
     wanted = scipy.stats.t.interval(0.95, 2, loc=40, scale=noise * np.sqrt(2 / 3))
@@ -91,8 +91,17 @@ def test_experiments_of_another_geometry_are_not_compared(tmp_path):
     write_cards(tmp_path, "primary", [40, 50])
     write_cards(tmp_path, "8x8", [45, 55], width=64)
     write_cards(tmp_path, "8x8-causal", [44, 50], width=64)
-    assert list(ledger.accuracies(tmp_path)) == ["primary"]
-    assert list(ledger.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
+    assert list(runs.accuracies(tmp_path)) == ["primary"]
+    assert list(runs.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
+
+
+@pytest.mark.parametrize("name", ["8x8", "8x8-laptop"])
+def test_cards_of_an_experiment_are_not_those_of_another_whose_name_begins_alike(name, tmp_path):
+    write_cards(tmp_path, "8x8-causal", [44, 50])
+    with pytest.raises(FileNotFoundError, match="make experiments"):
+        records.committed_cards(name, tmp_path)
+    write_cards(tmp_path, "8x8", [45])
+    assert [card["experiment"] for card in records.committed_cards("8x8-laptop", tmp_path)] == ["8x8"]
 
 
 # ---------------------------------------------------------------- leads and power

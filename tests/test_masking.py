@@ -27,7 +27,7 @@ def draws(name: str) -> list[masking.Mask]:
     return masking.draw(MaskConfig(strategy=name, ratio=0.7), GRID, 7, generator())
 
 
-@pytest.mark.parametrize("name", ["tube", "multiblock", "causal"])
+@pytest.mark.parametrize("name", masking.STRATEGIES)
 def test_context_and_target_are_disjoint_sorted_and_in_range(name):
     for mask in draws(name):
         assert mask.context.dtype == mask.target.dtype == torch.int64
@@ -153,3 +153,37 @@ def test_split_against_lists():
     assert mask.context.tolist() == [row[: min(map(len, seen))] for row in seen]
     assert mask.target.tolist() == [row[: min(map(len, unseen))] for row in unseen]
     assert len(Counter(map(len, seen))) > 1, "all rows alike would test nothing"
+
+
+# ---------------------------------------------------------------- the registry
+
+
+def test_an_unknown_strategy_is_refused_by_the_settings():
+    with pytest.raises(ValueError, match="unknown mask strategy 'tubes'; known: tube, multiblock, causal"):
+        MaskConfig(strategy="tubes")
+
+
+def test_no_mask_is_drawn_for_an_unknown_strategy():
+    """Also past the settings' own check: nothing stands in for a mask that is not there."""
+    config = MaskConfig()
+    object.__setattr__(config, "strategy", "tubes")
+    with pytest.raises(KeyError, match="tubes"):
+        masking.draw(config, GRID, 2, generator())
+    with pytest.raises(KeyError, match="tubes"):
+        masking.masks_per_clip(config, GRID)
+
+
+def test_a_further_strategy_needs_no_other_place(monkeypatch):
+    monkeypatch.setitem(
+        masking.STRATEGIES, "two tubes", lambda config, *given: [masking.tube(given[0], 0.5, *given[1:])] * 2
+    )
+    config = MaskConfig(strategy="two tubes")
+    assert [mask.target.shape for mask in masking.draw(config, GRID, 3, generator())] == [(3, 60)] * 2
+    assert masking.masks_per_clip(config, GRID) == 2
+
+
+@pytest.mark.parametrize(("name", "masks"), [("tube", 1), ("multiblock", 2), ("causal", 1)])
+def test_masks_per_clip_are_counted_without_a_draw_from_outside(name, masks):
+    before = torch.get_rng_state()
+    assert masking.masks_per_clip(MaskConfig(strategy=name), GRID) == masks
+    assert torch.equal(torch.get_rng_state(), before)

@@ -4,15 +4,11 @@ import json
 import re
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import yaml
 from conftest import ROOT
-from docutils import nodes
-from docutils.utils import new_document
 
 BOOK = ROOT / "book"
 TEXTS = [path for path in sorted(BOOK.iterdir()) if path.suffix in (".md", ".ipynb")]
@@ -106,23 +102,3 @@ def test_the_workflow_uses_the_doors():
     called = re.findall(r"^\s*make ([\w-]+)", "\n".join(step.get("run", "") for step in steps), re.MULTILINE)
     assert called
     assert set(called) <= set(DOORS)
-
-
-def test_the_table_of_seconds_has_titles_and_a_sum(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "tools")
-    page_seconds = import_module("page_seconds")
-    titles = {"a": nodes.title("", "First"), "b": nodes.title("", "Second"), "c": nodes.title("", "No code")}
-    runs = {"a": {"runtime": 2.4}, "b": {"runtime": 61.3}, "c": None}
-    builder = SimpleNamespace(get_relative_uri=lambda here, there: f"{there}.html")
-    env = SimpleNamespace(found_docs=set(titles), titles=titles, docname="here")
-    monkeypatch.setattr(page_seconds.NbMetadataCollector, "get_exec_data", lambda env, page: runs[page])
-    document = new_document("here")
-    document += page_seconds.ExecutionStatsNode()
-    change = page_seconds.PageSeconds.__new__(page_seconds.PageSeconds)
-    change.document = document
-    monkeypatch.setattr(page_seconds.PageSeconds, "env", env, raising=False)
-    monkeypatch.setattr(page_seconds.PageSeconds, "app", SimpleNamespace(builder=builder), raising=False)
-    change.run()
-    rows = [[cell.astext() for cell in row] for row in document.findall(nodes.row)]
-    assert rows == [["page", "seconds"], ["First", "2"], ["Second", "61"], ["all pages", "64"]]
-    assert [link["refuri"] for link in document.findall(nodes.reference)] == ["a.html", "b.html"]

@@ -2,7 +2,6 @@
 
 import base64
 import re
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,7 +13,7 @@ from figures import plots
 from matplotlib.figure import Figure
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import masking
+from picojepa import masking, stats
 from standin import CLASSES, LABELLED_CLASSES
 
 
@@ -144,7 +143,7 @@ def test_live_curves_change_one_display(tmp_path, monkeypatch):
     for loss in (2.0, 1.0, 0.5):
         with (tmp_path / "metrics.jsonl").open("a") as file:
             file.write(f'{{"clips": 1, "loss": {loss}}}\n')
-        live(tmp_path)
+        live(tmp_path, None)
     assert said == ["display", "update", "update"]
     assert plt.get_fignums() == []
 
@@ -183,11 +182,6 @@ def test_maps_show_every_point(numbers):
     drawn(figure)
 
 
-def test_only_chapters_use_plots():
-    users = [p.name for p in Path(plots.__file__).parent.glob("*.py") if re.search(r"import.*\bplots\b", p.read_text())]
-    assert users == []
-
-
 def test_a_table_has_numbers_right_and_words_left():
     frame = pd.DataFrame({"a": [1.25], "b": ["1.25"], "c": ["a word"], "d": ["words that may be broken"]})
     html = plots.table(frame, precision=1).to_html()
@@ -200,3 +194,20 @@ def test_a_table_has_numbers_right_and_words_left():
     assert "white-space: nowrap" in told["c"]
     assert "white-space: nowrap" not in told["d"]
     assert ">1.2<" in html
+
+
+def test_intervals_as_text_are_those_of_the_counts():
+    rows = [("a", "a", 7), ("a", "b", 1), ("b", "b", 2)]  # label, answer, how many videos
+    one = pd.DataFrame([row[:2] for row in rows for _ in range(row[2])], columns=["label", "predicted"])
+    table = pd.concat([one.assign(member="General"), one.assign(member="soft vote", predicted="a")])
+    text = plots.with_intervals(table)
+    assert text.index.tolist() == ["a", "b", "all videos"]
+    for (row, member), (right, n) in {
+        ("a", "General"): (7, 8),
+        ("b", "General"): (2, 2),
+        ("all videos", "General"): (9, 10),
+        ("b", "soft vote"): (0, 2),
+    }.items():
+        low, high = stats.wilson(right, n)
+        assert text.loc[row, member] == f"{100 * right / n:.0f} ({100 * low:.0f}–{100 * high:.0f})"
+    assert plots.with_intervals(table, 2).loc["all videos", "General"].startswith("90.00 (")

@@ -1,9 +1,11 @@
 """Whole runs against a slow reference; schedules, sampling, records, interruption, bad input."""
 
+import errno
 import json
 import math
 import os
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,10 +13,11 @@ import pandas as pd
 import pytest
 import torch
 from conftest import as_clips, other_geometries
+from safetensors.torch import load_file
 from test_jepa import moved, slow_step, some_clips, some_masks, with_training
 from torch import nn
 
-from picojepa import checkpoints, features, fitting, pretraining, store
+from picojepa import checkpoints, features, fitting, machine, pretraining, store
 from picojepa.clips import crop, crop_boxes, normalise
 from picojepa.fitting import TrainingConfig
 from picojepa.jepa import JEPA
@@ -113,7 +116,7 @@ def test_bfloat16_is_close_and_float32_is_not_touched(tiny, noise, tmp_path, mon
         ("bfloat16", True, "bfloat16"),
         ("slow", False, "bfloat16"),
     ):
-        monkeypatch.setattr(features, "fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(machine, "fast_bfloat16", lambda fast=fast: fast)
         losses[name], weights = run(with_training(tiny, precision=precision), noise, tmp_path / name)
         assert all(value.dtype is torch.float32 for value in weights.values())
     assert losses["slow"] == losses["float32"]
@@ -121,38 +124,7 @@ def test_bfloat16_is_close_and_float32_is_not_touched(tiny, noise, tmp_path, mon
     assert losses["bfloat16"] == pytest.approx(losses["float32"], rel=0.01)
 
 
-# ---------------------------------------------------------------- schedules and sampling
-
-
-def test_learning_rate_warms_up_and_falls():
-    config = TrainingConfig(clips=1000, batch=10, learning_rate=2.0, final_learning_rate=0.5, warmup=0.2)
-    rates = [fitting.learning_rate(step, config) for step in range(100)]
-    assert rates[:20] == pytest.approx([2.0 * (s + 1) / 20 for s in range(20)])
-    assert rates[20:] == pytest.approx([1.25 + 0.75 * math.cos(math.pi * s / 80) for s in range(80)])
-
-
-def test_cosine_goes_half_way_and_no_further():
-    assert [fitting.cosine(x, 1.0, 3.0) for x in (0, 0.5, 1, 2)] == pytest.approx([1, 2, 3, 3])
-
-
-def test_gradients_may_be_clipped_after_the_warm_up_only():
-    config = TrainingConfig(clips=1000, batch=10, warmup=0.2, gradient_clip=0.7)
-    assert {fitting.gradient_limit(step, config) for step in range(100)} == {0.7}
-    config = replace(config, clip_warmup=False)
-    assert [fitting.gradient_limit(step, config) for step in (0, 19, 20, 99)] == [math.inf, math.inf, 0.7, 0.7]
-
-
-@pytest.mark.parametrize("batch", [3, 4, 25])
-def test_every_epoch_shows_every_video_once(batch):
-    config = TrainingConfig(clips=10 * 4 * batch, batch=batch)
-    drawn = [fitting.batch_numbers(step, 10, config) for step in range(40)]
-    videos, epochs = (np.concatenate(part) for part in zip(*drawn, strict=True))
-    assert epochs.tolist() == [place // 10 for place in range(40 * batch)]
-    orders = [tuple(videos[epochs == epoch].tolist()) for epoch in range(40 * batch // 10)]
-    assert all(sorted(order) == list(range(10)) for order in orders)
-    assert len(set(orders)) > 0.9 * len(orders), "every epoch is shuffled anew"
-    other = fitting.batch_numbers(0, 10, replace(config, seed=1))[0]
-    assert other.tolist() != drawn[0][0].tolist()
+# ---------------------------------------------------------------- batches
 
 
 def test_a_batch_holds_the_clip_of_its_epoch(noise):
@@ -164,12 +136,6 @@ def test_a_batch_holds_the_clip_of_its_epoch(noise):
         for clip, video, epoch in zip(batch, videos, epochs, strict=True):
             assert torch.equal(clip, normalise(torch.from_numpy(noise.training[video, epoch % 2])[None])[0])
     assert set(epochs.tolist()) == {3}
-
-
-def test_a_step_has_a_seed_of_its_own():
-    config = TrainingConfig()
-    seeds = {fitting.step_seed(step, replace(config, seed=seed)) for step in range(200) for seed in range(5)}
-    assert len(seeds) == 1000
 
 
 def test_crops_are_drawn_anew_every_step_and_can_be_drawn_again(noise):
@@ -193,13 +159,6 @@ def test_processes_together_see_the_clips_of_one(noise, area):
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_alone_a_process_has_the_whole_batch():
-    assert pretraining.rank() == 0
-    assert pretraining.share_of(7) == slice(0, 7)
-    assert pretraining.agree("mine") == "mine"
-    assert torch.equal(pretraining.mean_over_processes(torch.tensor([3.0])), torch.tensor([3.0]))
-
-
 def test_prefetching_keeps_the_order_and_is_one_step_ahead():
     made = []
     batches = pretraining.prefetch(lambda step: made.append(step) or step, range(3, 9))
@@ -216,13 +175,21 @@ def test_prefetching_keeps_the_order_and_is_one_step_ahead():
 
 def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
     seen = []
+
+    def look(folder, model):
+        spread, _ = features.spread_and_rank(features.encode(model.encoder, noise.centre))
+        seen.append((len(checkpoints.read_metrics(folder)), spread))
+
     settings = with_training(tiny, clips=112, log_every=2, watch_every=4)
-    model = pretraining.pretrain(settings, noise, tmp_path, lambda f: seen.append(len(checkpoints.read_metrics(f))))
+    model = pretraining.pretrain(settings, noise, tmp_path, look)
     metrics = checkpoints.read_metrics(tmp_path)
     assert metrics.step.tolist() == [0, 2, 4, 6]
     assert metrics.clips.tolist() == [16, 48, 80, 112]
     assert metrics.spread.notna().tolist() == [True, False, True, True]
-    assert seen == [1, 3, 4], "told after every look, when its row is on disk"
+    assert [rows for rows, _ in seen] == [1, 3, 4], "told after every look, when its row is on disk"
+    assert [spread for _, spread in seen] == pytest.approx(metrics.spread.dropna().tolist()), (
+        "with the model of the row"
+    )
     assert metrics.ema.is_monotonic_increasing
     assert metrics.similarity.between(-1, 1).all()
     assert metrics.waiting.between(0, 1).all()
@@ -236,17 +203,21 @@ def test_metrics_hold_what_was_watched(tiny, noise, tmp_path):
 def test_waiting_for_data_is_told_from_training(tiny, noise, tmp_path, monkeypatch):
     """By a clock of our own: 3 seconds for a batch, 1 for a step; what a look at the features takes is neither."""
     clock = SimpleNamespace(now=0.0)
-    monkeypatch.setattr(pretraining, "time", SimpleNamespace(perf_counter=lambda: clock.now, time=lambda: 0.0))
 
-    def passes(seconds, result=None):
-        clock.now += seconds
-        return result
+    def after(seconds, make):
+        def slow(*arguments):
+            clock.now += seconds
+            return make(*arguments)
 
-    config = replace(tiny.training, clips=96, log_every=2, watch_every=2)
-    recorder = checkpoints.Recorder(tmp_path, 0, noise, config, lambda folder: passes(100))
-    for step in recorder.watching(passes(3, step) for step in range(6)):
-        passes(1)
-        recorder.record(step, JEPA(tiny, 0), {"loss": 1.0})
+        return slow
+
+    ours = SimpleNamespace(perf_counter=lambda: clock.now, time=lambda: 0.0)
+    monkeypatch.setattr(checkpoints, "time", ours)
+    monkeypatch.setattr(pretraining, "time", ours)
+    monkeypatch.setattr(pretraining, "prefetch", lambda make, steps: map(after(3, make), steps))
+    monkeypatch.setattr(pretraining, "training_step", after(1, pretraining.training_step))
+    settings = with_training(tiny, clips=96, log_every=2, watch_every=2)
+    pretraining.pretrain(settings, noise, tmp_path, after(100, lambda folder, model: None))
     metrics = checkpoints.read_metrics(tmp_path)
     assert metrics.step.tolist() == [0, 2, 4, 5]
     assert metrics.waiting.tolist() == pytest.approx([0.75] * 4)
@@ -357,21 +328,47 @@ def test_kept_rows_are_kept_to_the_last_digit(tiny, noise, tmp_path, monkeypatch
     provoked("an error in a step", "training", 4)
 
 
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_stops_early_is_the_beginning_of_the_whole_run(tiny, noise, tmp_path, monkeypatch, interrupted):
+    """Bit by bit, with the schedules of all steps; and the whole run goes on from there."""
+    states = []
+    settings = with_training(tiny, watch_every=1)
+    (tmp_path / "whole").mkdir()
+    look = lambda _, model: states.append({name: x.clone() for name, x in model.state_dict().items()})  # noqa: E731
+    whole = pretraining.pretrain(settings, noise, tmp_path / "whole", look)
+    (tmp_path / "part").mkdir()
+    if interrupted:
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 6)
+            with pytest.raises(KeyboardInterrupt):
+                pretraining.pretrain(settings, noise, tmp_path / "part", stop=8)
+    part = pretraining.pretrain(settings, noise, tmp_path / "part", stop=8)
+    wanted = checkpoints.read_metrics(tmp_path / "whole")
+    found = checkpoints.read_metrics(tmp_path / "part")
+    told = [*COLUMNS, "spread", "effective_rank", "quick_probe"]
+    pd.testing.assert_frame_equal(found[told], wanted[told].iloc[:8])
+    assert same_bits(part.state_dict(), states[7])
+    again = pretraining.pretrain(settings, noise, tmp_path / "part")
+    assert same_bits(again.state_dict(), whole.state_dict())
+    pd.testing.assert_frame_equal(checkpoints.read_metrics(tmp_path / "part")[told], wanted[told])
+
+
 def test_a_checkpoint_is_replaced_in_one_move(tiny, noise, tmp_path, monkeypatch, provoked):
-    """A disk that fills up while a checkpoint is written leaves the one before."""
-    save, saved = torch.save, []
+    """A disk that fills up while a checkpoint is written leaves the one before, and nothing of the torn one."""
+    write, written = Path.write_bytes, []
 
-    def fill_the_disk(state, path):
-        saved.append(path)
-        if len(saved) == 2:
-            path.write_bytes(b"half of it")
-            raise OSError("disk full")
-        save(state, path)
+    def fill_the_disk(path, content):
+        written.append(path)
+        if len(written) == 1:
+            return write(path, content)
+        write(path, content[:1000])
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(torch, "save", fill_the_disk)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/checkpoint.pt'"):
         pretraining.pretrain(tiny, noise, tmp_path)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 5
+    assert {path.name for path in tmp_path.iterdir()} == {"checkpoint.pt", "metrics.jsonl"}
     provoked("an error while a checkpoint is written", "training")
 
 
@@ -383,7 +380,7 @@ def test_a_stored_run_survives_an_interruption(pipelines, cache, monkeypatch, pr
         with pytest.raises(KeyboardInterrupt):
             pretraining.run(pipeline.settings, pipeline.clips)
     seen = []
-    folder = pretraining.run(pipeline.settings, pipeline.clips, seen.append)
+    folder = pretraining.run(pipeline.settings, pipeline.clips, lambda folder, model: seen.append(folder))
     assert set(seen) == {folder.with_name(folder.name + ".partial")}
     assert folder.name == pipeline.run.name
     for name in ("encoder.safetensors", "predictor.safetensors"):
@@ -398,7 +395,7 @@ def test_the_last_checkpoint_stays_until_the_result_is_in_its_place(pipelines, c
     """A kill between the last step and the end must not cost the run."""
     pipeline = pipelines[1]
     with monkeypatch.context() as patch:
-        patch.setattr(store, "write_atomically", lambda path, text: 1 / 0)
+        patch.setattr(store, "_card", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             pretraining.run(pipeline.settings, pipeline.clips)
     monkeypatch.setattr(pretraining, "training_step", None)  # whoever trains again fails
@@ -435,6 +432,79 @@ def test_any_setting_or_data_makes_another_key(pipelines):
     assert len(keys) == 9
 
 
+class HalfLoss(JEPA):
+    """An objective of one's own."""
+
+    version = 3
+
+    def distance(self, predicted, wanted):
+        return super().distance(predicted, wanted) / 2
+
+
+def test_a_stop_and_an_objective_make_other_keys(tiny, noise):
+    class Later(HalfLoss):
+        version = 4
+
+    Later.__name__ = "HalfLoss"
+    variants = [{}, {"stop": 5}, {"stop": 6}, {"objective": HalfLoss}, {"objective": Later}]
+    variants += [{"objective": type("Other", (HalfLoss,), {})}, {"stop": 5, "objective": HalfLoss}]
+    keys = {store.digest(pretraining.training_inputs(tiny, noise, **more)) for more in variants}
+    assert len(keys) == len(variants)
+
+
+def test_an_objective_is_trained_and_found_again(tiny, noise, cache, monkeypatch):
+    usual, own = pretraining.run(tiny, noise), pretraining.run(tiny, noise, objective=HalfLoss)
+    losses, halves = (checkpoints.read_metrics(folder).loss for folder in (usual, own))
+    assert halves[0] == pytest.approx(losses[0] / 2)
+    assert store.card(own)["inputs"]["objective"] == ["HalfLoss", 3]
+    early = pretraining.run(tiny, noise, stop=5, objective=HalfLoss)
+    assert checkpoints.read_metrics(early).loss.tolist() == halves[:5].tolist()
+    assert (store.card(early)["steps"], store.card(early)["clips"]) == (5, 80)
+    monkeypatch.setattr(pretraining, "training_step", None)  # whoever trains again fails
+    assert pretraining.run(tiny, noise) == usual
+    assert pretraining.run(tiny, noise, objective=HalfLoss) == own
+    assert pretraining.run(tiny, noise, stop=5, objective=HalfLoss) == early
+
+
+# ---------------------------------------------------------------- threads
+
+
+def test_the_choice_of_threads_is_in_the_card_and_not_in_the_weights(tiny, noise, cache, tmp_path, monkeypatch):
+    """The real loop is measured with every number, on a model that is thrown away."""
+    losses, weights = run(tiny, noise, tmp_path / "alone")
+    rates = []
+
+    def choose(rate):
+        rates.extend([rate(), rate()])
+        return torch.get_num_threads(), {"1": 10.0, "2": 20.0}
+
+    monkeypatch.setattr(pretraining, "WORTH_MEASURING", tiny.training.steps)
+    monkeypatch.setattr(machine, "best_threads", choose)
+    folder = pretraining.run(tiny, noise)
+    card = store.card(folder)
+    assert (card["threads"], card["clips_per_second_by_threads"]) == (torch.get_num_threads(), {"1": 10.0, "2": 20.0})
+    assert checkpoints.read_metrics(folder).loss.tolist() == losses
+    saved = load_file(folder / "encoder.safetensors")
+    assert all(torch.equal(value, weights[f"encoder.{name}"]) for name, value in saved.items())
+    assert len(rates) == 2
+
+
+def test_a_run_computes_with_the_threads_that_were_chosen(tiny, noise, cache, monkeypatch):
+    before, seen, step = torch.get_num_threads(), set(), pretraining.training_step
+    monkeypatch.setattr(pretraining, "WORTH_MEASURING", tiny.training.steps)
+    monkeypatch.setattr(machine, "best_threads", lambda rate: (before + 1, {}))
+    monkeypatch.setattr(pretraining, "training_step", lambda *given: seen.add(torch.get_num_threads()) or step(*given))
+    assert store.card(pretraining.run(tiny, noise))["threads"] == before + 1
+    assert seen == {before + 1}
+    assert torch.get_num_threads() == before
+
+
+def test_a_short_run_is_not_worth_measuring(tiny, noise, monkeypatch):
+    monkeypatch.setattr(machine, "best_threads", None)  # whoever measures fails
+    assert tiny.training.steps < pretraining.WORTH_MEASURING
+    assert pretraining.chosen_threads(tiny, noise) == (torch.get_num_threads(), {})
+
+
 # ---------------------------------------------------------------- bad input
 
 
@@ -442,9 +512,9 @@ def test_any_setting_or_data_makes_another_key(pipelines):
 def test_a_checkpoint_of_another_geometry_is_refused(tiny, noise, tmp_path, which, provoked):
     settings = with_training(tiny, clips=80)
     pretraining.pretrain(settings, noise, tmp_path)
-    message = rf"{tmp_path}/checkpoint.pt: made for another geometry: .*; use the profile it was made with or delete"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"{tmp_path}/checkpoint.pt: made for another geometry.*; .*delete") as error:
         pretraining.pretrain(other_geometries(settings)[which], noise, tmp_path)
+    assert ("'width': 24", "positions is [64, 24], these settings want [256, 24]")[which] in str(error.value)
     provoked("a checkpoint of another network", "training")
 
 
@@ -490,7 +560,7 @@ def test_a_number_that_is_not_finite_stops_before_it_spoils_anything(
     assert message.startswith("step 7: loss nan" if what == "loss" else "step 7: loss 0.")
     assert f"the last good checkpoint is in {tmp_path}; lower training.learning_rate" in message
     videos, _ = fitting.batch_numbers(7, 10, tiny.training)
-    assert message.endswith(": " + ", ".join(f"/videos/{number}.mp4" for number in videos))
+    assert f"; videos of this step: {', '.join(f'/videos/{number}.mp4' for number in videos)}; the last" in message
     model, before = models[-1]
     assert same_bits(model.state_dict(), before), "the bad step changed a weight"
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)

@@ -1,6 +1,7 @@
 """Probes learn what is there and nothing else; every score can be recomputed from what is stored."""
 
 import csv
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -8,14 +9,17 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from picojepa import probing, results, store
+from picojepa import heads, probing, results, store
+from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
+from picojepa.heads import AttentiveHead, LinearHead
 from standin import CLASSES, LABELLED_CLASSES
 
 CLASS_COUNT, PER_CLASS, WIDTH = 4, 100, 12
@@ -41,22 +45,23 @@ def knn(train, labels, test, tiny):
 
 
 def attentive(train, labels, test, tiny):
-    settings = replace(tiny, probe=FREE)
-    return probing.attentive_probe(train, torch.from_numpy(labels), test, settings, CLASS_COUNT)
+    settings = replace(tiny, probe=FREE, model=replace(tiny.model, width=WIDTH))
+    head = heads.attentive_head(settings, train, torch.from_numpy(labels), CLASS_COUNT)
+    return heads.head_scores(head, test)
 
 
 def trained_head(train, labels, test, tiny):
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = probing.LinearHead(WIDTH, CLASS_COUNT)
-    probing.train_head(head, [train.mean(1)], torch.from_numpy(labels), 10, 1e-2, FREE)
-    return head(test).softmax(-1).detach().numpy()
+        head = LinearHead(WIDTH, CLASS_COUNT)
+    heads.train_head(head, [train.mean(1)], torch.from_numpy(labels), 10, 1e-2, FREE)
+    return heads.head_scores(head, test)
 
 
-PROBES = pytest.mark.parametrize("probe", [linear, knn, attentive, trained_head])
+EACH_PROBE = pytest.mark.parametrize("probe", [linear, knn, attentive, trained_head])
 
 
-@PROBES
+@EACH_PROBE
 def test_a_probe_finds_separable_classes(probe, separable, tiny):
     train, labels, test, answers = separable
     scores = probe(train, labels, test, tiny)
@@ -65,7 +70,7 @@ def test_a_probe_finds_separable_classes(probe, separable, tiny):
     assert (scores.argmax(1) == answers).mean() > 0.95
 
 
-@PROBES
+@EACH_PROBE
 def test_with_permuted_labels_a_probe_falls_to_chance(probe, separable, tiny):
     train, labels, test, answers = separable
     shares = []
@@ -76,7 +81,7 @@ def test_with_permuted_labels_a_probe_falls_to_chance(probe, separable, tiny):
     assert np.mean(shares) == pytest.approx(1 / CLASS_COUNT, abs=0.15)
 
 
-@PROBES
+@EACH_PROBE
 def test_a_probe_gives_the_same_answer_twice(probe, separable, tiny):
     train, labels, test, _ = separable
     np.testing.assert_array_equal(probe(train, labels, test, tiny), probe(train, labels, test, tiny))
@@ -145,7 +150,7 @@ def test_knn_against_brute_force(separable):
 def test_attentive_head_against_a_slow_reference():
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head, x = probing.AttentiveHead(8, 3, heads=2).double(), torch.randn(2, 5, 8, dtype=torch.float64)
+        head, x = AttentiveHead(8, 3, heads=2).double(), torch.randn(2, 5, 8, dtype=torch.float64)
     tokens = F.layer_norm(x, (8,))
     query, key, value = head.attention.in_proj_weight.view(3, 8, 8)
     for clip, found in zip(tokens, head(x), strict=True):
@@ -158,7 +163,7 @@ def test_attentive_head_against_a_slow_reference():
 
 
 def test_linear_head_takes_tokens_or_their_mean():
-    head, tokens = probing.LinearHead(5, 3), torch.randn(2, 7, 5)
+    head, tokens = LinearHead(5, 3), torch.randn(2, 7, 5)
     torch.testing.assert_close(head(tokens), head(tokens.mean(1)))
 
 
@@ -166,18 +171,20 @@ def test_a_head_is_trained_as_the_paper_trains_it(separable):
     """Steps, learning rates and clipping against a loop that is written out."""
     train, labels, _, _ = separable
     x, y, config = train.mean(1)[:50], torch.from_numpy(labels[:50]), ProbeConfig(batch=16, seed=4)
-    ours, slow = probing.LinearHead(WIDTH, 4), probing.LinearHead(WIDTH, 4)
+    ours, slow = LinearHead(WIDTH, 4), LinearHead(WIDTH, 4)
     slow.load_state_dict(ours.state_dict())
     other = x + 0.1 * torch.randn(x.shape, generator=torch.Generator().manual_seed(0))  # the epochs take turns
-    probing.train_head(ours, [x, other], y, 4, 0.1, config)
-    optimizer = torch.optim.AdamW(slow.parameters(), weight_decay=config.weight_decay)
+    heads.train_head(ours, [x, other], y, 4, 0.1, config)
+    decayed, free = {"params": [slow.linear.weight]}, {"params": [slow.linear.bias], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([decayed, free], weight_decay=config.weight_decay)
     generator, step = torch.Generator().manual_seed(4), 0
     for epoch in range(4):
         order = torch.randperm(50, generator=generator)
         for chosen in (order[:17], order[17:34], order[34:]):
             half = (step - 6) / 6  # two of four epochs of three steps are warm-up
             rate = 0.1 * (step + 1) / 6 if step < 6 else 1e-7 + (0.1 - 1e-7) * (1 + np.cos(np.pi * half)) / 2
-            optimizer.param_groups[0]["lr"] = rate
+            for group in optimizer.param_groups:
+                group["lr"] = rate
             optimizer.zero_grad()
             F.cross_entropy(slow((other if epoch % 2 else x)[chosen]), y[chosen]).backward()
             nn.utils.clip_grad_norm_(slow.parameters(), 1.0)
@@ -196,7 +203,34 @@ def test_colour_histogram_is_numpys():
         np.testing.assert_allclose(row, np.concatenate(wanted))
 
 
+def test_frame_differences_are_means_over_places():
+    clips = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 32, 32), dtype=np.uint8)
+    found = probing.frame_differences(clips, side=8)
+    assert found.shape == (2, 64)
+    for clip, row in zip(clips.astype(float), found, strict=True):
+        moved = np.abs(clip[1:] - clip[:-1]).mean((0, 1))
+        wanted = [moved[y : y + 4, x : x + 4].mean() for y in range(0, 32, 4) for x in range(0, 32, 4)]
+        np.testing.assert_allclose(row, wanted, rtol=1e-5)
+    assert not probing.frame_differences(clips[:, :1].repeat(4, axis=1)).any(), "a still picture"
+
+
 # ---------------------------------------------------------------- through the pipeline
+
+
+def test_a_probe_in_the_registry_is_asked(pipelines, monkeypatch, tmp_path):
+    """One place to add a probe: it is given tokens, labels and classes, and its answers stand in the table."""
+    pipeline, task = pipelines[1], pipelines[1].tasks["four"]
+
+    def commonest(settings, task, train, test, folder):
+        assert (train.shape, test.shape) == ((32, 64, 24), (20, 64, 24))
+        share = np.bincount(task.train_labels, minlength=len(task.classes)) / len(train)
+        return np.tile(share, (len(test), 1))
+
+    monkeypatch.setattr(probing, "PROBES", {"commonest": commonest})
+    encoder = load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
+    table = probing.probe_encoder(encoder, pipeline.settings, pipeline.clips, task, "any", tmp_path)
+    assert table[["features", "probe"]].drop_duplicates().to_numpy().tolist() == [["any", "commonest"]]
+    assert set(table.certainty) == {0.25}
 
 
 def test_a_task_asks_about_its_classes_only(pipelines):
@@ -272,8 +306,8 @@ def test_reported_scores_are_recomputed_from_the_csv(pipelines):
                 counted.setdefault(key, []).append(right)
     reported = {}
     for stage, table in (
-        ("run", pipelines[1].probes),
-        ("run", pipelines[1].probes_of_four),
+        ("encoder", pipelines[1].probes),
+        ("encoder", pipelines[1].probes_of_four),
         ("baselines", pipelines[1].baselines),
     ):
         classes = table.filter(like="p_").shape[1]
@@ -304,11 +338,34 @@ def test_another_data_seed_changes_every_score(pipelines):
 def test_tables_are_found_again(pipelines, monkeypatch):
     pipeline = pipelines[1]
     monkeypatch.setenv("PICOJEPA_CACHE", str(pipeline.cache))
-    monkeypatch.setattr(probing, "probe_encoder", None)  # whoever computes again fails
-    monkeypatch.setattr(probing, "baselines", None)
-    task = pipeline.tasks["ten"]
-    found = probing.probe_run(pipeline.settings, pipeline.clips, pipeline.run, task)
-    pd.testing.assert_frame_equal(found, pipeline.probes)
+    for name in ("probe_encoder", "supervised", "colour_histogram"):
+        monkeypatch.setattr(probing, name, None)  # whoever computes again fails
+    given = pipeline.settings, pipeline.clips
+    pd.testing.assert_frame_equal(probing.probe_run(*given, pipeline.run, pipeline.tasks["ten"]), pipeline.probes)
+    pd.testing.assert_frame_equal(probing.probe_baselines(*given, pipeline.tasks["ten"]), pipeline.baselines)
+
+
+def test_random_weights_are_asked_once_for_all_runs_of_a_seed(pipelines, monkeypatch, cache):
+    """Their answers do not depend on a run, and every run of the seed is compared with the same ones."""
+    pipeline, asked, probe = pipelines[1], [], probing.probe_encoder
+    monkeypatch.setattr(probing, "probe_encoder", lambda *given: asked.append(given[4]) or probe(*given))
+    other = shutil.copytree(pipeline.run, cache / "another-run")
+    given = pipeline.settings, pipeline.clips
+    tables = [probing.probe_run(*given, run, pipeline.tasks["four"]) for run in (pipeline.run, other)]
+    assert asked == ["random weights", "pre-trained", "pre-trained"]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_the_stored_attentive_head_gives_the_stored_answers(pipelines, monkeypatch):
+    pipeline, task = pipelines[1], pipelines[1].tasks["four"]
+    monkeypatch.setenv("PICOJEPA_CACHE", str(pipeline.cache))
+    folder = probing.probed(pipeline.settings, pipeline.clips, task, pipeline.run)
+    head = heads.new_attentive_head(pipeline.settings, len(task.classes))
+    head.load_state_dict(load_file(folder / probing.ATTENTIVE))
+    encoder = load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
+    scores = heads.head_scores(head, encode(encoder, pipeline.clips.centre[task.test], pool=False))
+    stored = probing.read_predictions(folder).query("probe == 'attentive'")
+    np.testing.assert_allclose(scores, stored.filter(like="p_"), atol=1e-6)
 
 
 def test_other_labels_are_not_answered_from_the_store(pipelines, monkeypatch, cache):
@@ -319,7 +376,7 @@ def test_other_labels_are_not_answered_from_the_store(pipelines, monkeypatch, ca
     assert not np.allclose(asked[0].certainty, asked[1].certainty)
 
 
-def test_permuted_labels_fall_to_chance_through_the_whole_path(pipelines, monkeypatch):
+def test_permuted_labels_fall_to_chance_through_the_whole_path(pipelines, monkeypatch, tmp_path):
     """An encoder whose features give the class away: right labels find it, permuted ones do not."""
     pipeline = pipelines[1]
     clips, task, settings = pipeline.clips, pipeline.tasks["ten"], replace(pipeline.settings, probe=FREE)
@@ -332,13 +389,13 @@ def test_permuted_labels_fall_to_chance_through_the_whole_path(pipelines, monkey
         return tokens.mean(1) if pool else tokens
 
     monkeypatch.setattr(probing, "encode", tell)
-    right = probing.probe_encoder(None, settings, clips, task, "telling")
+    right = probing.probe_encoder(None, settings, clips, task, "telling", tmp_path)
     assert (right.groupby("probe").apply(probing.accuracy, include_groups=False) > 0.9).all()
     shares = []
     for seed in range(5):
         order = torch.randperm(80, generator=torch.Generator().manual_seed(seed))
         permuted = replace(task, train_labels=task.train_labels[order])
-        table = probing.probe_encoder(None, settings, clips, permuted, "telling")
+        table = probing.probe_encoder(None, settings, clips, permuted, "telling", tmp_path)
         assert table.shape == right.shape
         shares.append(table.groupby("probe").apply(probing.accuracy, include_groups=False))
     assert pd.concat(shares, axis=1).mean(axis=1).to_numpy() == pytest.approx([0.1] * 3, abs=0.1)
@@ -353,7 +410,7 @@ def test_supervised_training_learns_labels(tiny, monkeypatch):
     task = probing.Task(
         ("dark", "bright"), np.arange(16), np.arange(16), torch.from_numpy(labels), torch.from_numpy(labels)
     )
-    settings = replace(tiny, probe=replace(tiny.probe, supervised_clips=640))
+    settings = replace(tiny, probe=replace(tiny.probe, supervised_epochs=40))
     scores = probing.supervised(settings, clips, task)
     assert (scores.argmax(1) == labels).all()
     permuted = replace(task, train_labels=1 - task.train_labels)

@@ -1,195 +1,197 @@
-"""Results are computed once, under a key of inputs and code; code means the parsed source."""
+"""Results are made once and found again, whatever interrupts; modules import what stands below them."""
 
 import ast
+import errno
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from conftest import ROOT, fill, remount
 
 from picojepa import store
+from picojepa.store import Stage
 
-MODULES = sorted(path.stem for path in store.PACKAGE.glob("*.py") if path.stem != "__init__")
-# Layers point one way: what a module may import.
-BASE = {"config", "store"}
+STAGE = Stage("masking.test", 3)
+FULL = "No space left on device; make room, or name another folder in PICOJEPA_CACHE; what is done is kept: '{}'"
+READ_ONLY = "Read-only file system; name a folder that can be written in PICOJEPA_CACHE: '{}'"
+
+# Layers point one way: what a module may import, from below to above.
 LAYERS = {
-    "config": set(),
-    "store": {"config"},
-    "disk": {"config"},
+    "machine": set(),
     "workers": set(),
-    "videos": BASE | {"clips", "workers"},
-    "lists": {"clips", "config"},
-    "clips": {"config"},
-    "masking": {"config"},
-    "data": BASE | {"clips", "disk", "lists", "standin", "videos"},
-    "architecture": {"config", "masking"},
-    "features": BASE | {"architecture", "clips"},
-    "jepa": {"architecture", "config", "masking"},
-    "published": {"architecture", "config", "jepa", "masking"},
-    "pretraining": BASE | {"clips", "data", "features", "jepa", "masking", "published"},
-    "probing": BASE | {"architecture", "clips", "disk", "features", "jepa", "pretraining"},
-    "ensemble": BASE | {"architecture", "clips", "data", "disk", "features", "probing"},
-    "tsne": BASE | {"clips", "data"},
-    "weights": BASE | {"clips", "pretraining"},
-    "results": BASE | {"clips", "data", "ensemble", "probing", "weights"},
+    "stats": set(),
+    "masking": set(),
+    "clips": set(),
+    "store": {"machine"},
+    "lists": {"store"},
+    "videos": {"clips", "store", "workers"},
+    "architecture": {"machine", "masking"},
+    "fitting": {"machine", "masking"},
+    "config": {"architecture", "clips", "fitting", "masking"},
+    "data": {"clips", "config", "lists", "store", "videos"},
+    "features": {"architecture", "clips", "config", "machine"},
+    "jepa": {"architecture", "config", "fitting", "machine", "masking"},
+    "published": {"architecture", "config", "jepa", "machine", "masking"},
+    "heads": {"config", "fitting", "machine"},
+    "checkpoints": {"clips", "config", "features", "fitting", "jepa", "machine", "store"},
+    "pretraining": {"checkpoints", "clips", "config", "data", "fitting", "jepa", "machine", "masking", "published"}
+    | {"store"},
+    "probing": {"architecture", "clips", "config", "features", "fitting", "heads", "machine", "store"},
+    "ensemble": {"architecture", "clips", "config", "data", "features", "fitting", "heads", "machine", "probing"}
+    | {"store"},
+    "tsne": {"clips", "data"},
+    "results": {"clips", "config", "ensemble", "lists", "probing", "stats", "store"},
 }
+OTHER_ROOMS = {"config": {"standin"}, "data": {"standin"}}  # for its settings, and for its videos
+MODULES = sorted(path.stem for path in (ROOT / "picojepa").glob("*.py") if path.stem != "__init__")
 
 
-@pytest.fixture
-def package(tmp_path):
-    """A copy of the sources, to be edited."""
-    return shutil.copytree(store.PACKAGE, tmp_path / "picojepa", ignore=shutil.ignore_patterns("__pycache__"))
+# ---------------------------------------------------------------- layers
 
 
-def edit(path, old, new):
-    """Replace text that must occur exactly once."""
-    text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times in {path.name}"
-    path.write_text(text.replace(old, new))
-
-
-# ---------------------------------------------------------------- keys
-
-
-@pytest.mark.parametrize(
-    ("module", "old", "new"),
-    [
-        ("masking", '"""Hide the same random cells of the frame in every time slice.', '"""Other words.'),
-        ("masking", "# V-JEPA's two masks for every clip", "# Another comment"),
-        ("masking", '"""Which tokens are hidden: tube, multi-block and causal masks.', '"""Other words.'),
-        ("architecture", '"""Multi-head self-attention over all tokens of a clip', '"""Other words'),
-        (
-            "config",
-            "def require(condition: bool, message: str) -> None:",
-            "\n\n\ndef require(condition: bool, message: str) -> None:",
-        ),
-    ],
-)
-def test_editing_words_keeps_the_key(package, module, old, new):
-    before = store.code_digest("pretraining", package)
-    edit(package / f"{module}.py", old, new)
-    assert store.code_digest("pretraining", package) == before
-
-
-@pytest.mark.parametrize(
-    ("module", "old", "new"),
-    [
-        ("pretraining", "optimizer.zero_grad()", "optimizer.zero_grad(False)"),
-        ("masking", "hidden = round(ratio * cells)", "hidden = int(ratio * cells)"),  # imported
-        ("jepa", "F.l1_loss", "F.mse_loss"),
-        ("clips", "STD = (0.229, ", "STD = (0.23, "),  # imported by an imported module
-        ("config", "patch: int = 16", "patch: int = 8"),
-        ("architecture", "std=0.02", "std=0.03"),
-    ],
-)
-def test_editing_a_formula_drops_the_key(package, module, old, new):
-    before = store.code_digest("pretraining", package)
-    edit(package / f"{module}.py", old, new)
-    assert store.code_digest("pretraining", package) != before
-
-
-def test_code_that_a_stage_does_not_use_leaves_its_key(package):
-    before = store.code_digest("pretraining", package)
-    edit(package / "probing.py", "0.01, 0.1, 1, 10, 100", "0.01, 0.1, 1, 10")
-    assert store.code_digest("pretraining", package) == before
-    assert store.code_digest("ensemble", package) != store.code_digest("ensemble")
-
-
-def test_code_that_makes_the_data_is_keyed_by_what_it_made(package):
-    stages = ("pretraining", "probing", "ensemble", "data")
-    before = {stage: store.code_digest(stage, package) for stage in stages}
-    edit(package / "standin.py", 'VERSION = "1"', 'VERSION = "1b"')
-    changed = {stage for stage in stages if store.code_digest(stage, package) != before[stage]}
-    assert changed == {"data"}
-
-
-def test_the_copy_has_the_key_of_the_original(package):
-    assert {m: store.code_digest(m, package) for m in MODULES} == {m: store.code_digest(m) for m in MODULES}
+def imports(module: str) -> list[tuple[int, str, str]]:
+    """What a module imports, as (dots of a relative import, ``picojepa.masking`` for instance, name)."""
+    found = []
+    for node in ast.walk(ast.parse((ROOT / "picojepa" / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found += [(0, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            found += [(node.level, node.module or "", alias.name) for alias in node.names]
+    return found
 
 
 @pytest.mark.parametrize("module", MODULES)
 def test_layers_point_one_way(module):
-    assert store.imported_modules((store.PACKAGE / f"{module}.py").read_text()) <= LAYERS[module]
+    used, rooms = set(), set()
+    for dots, source, name in imports(module):
+        assert dots == 0, "no relative imports"
+        room, _, rest = source.partition(".")
+        if room == "picojepa":
+            used |= {rest.partition(".")[0] or name} & set(MODULES)
+        elif (ROOT / room).is_dir() or (ROOT / "book" / room).is_dir():
+            rooms.add(room)
+    assert used <= LAYERS[module]
+    assert rooms <= OTHER_ROOMS.get(module, set())
 
 
 def test_layers_have_no_circle():
     assert set(LAYERS) == set(MODULES)
     below: set[str] = set()
-    while len(below) < len(LAYERS):
-        ready = {m for m, imports in LAYERS.items() if imports <= below} - below
-        assert ready, f"a circle among {set(LAYERS) - below}"
-        below |= ready
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_every_import_of_the_package_is_one_that_the_key_follows(module):
-    for node in ast.walk(ast.parse((store.PACKAGE / f"{module}.py").read_text())):
-        if isinstance(node, ast.Import):
-            assert not [a.name for a in node.names if a.name.split(".")[0] == "picojepa"], "write from picojepa import"
-        if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "no relative imports: store.imported_modules does not see them"
-
-
-def test_digest_depends_on_values_not_on_order():
-    assert store.digest({"a": 1, "b": (2, 3)}) == store.digest({"b": [2, 3], "a": 1})
-    assert store.digest({"a": 1}) != store.digest({"a": 2})
+    for module, used in LAYERS.items():
+        assert used <= below, f"{module} imports what stands above it: {used - below}"
+        below.add(module)
 
 
 # ---------------------------------------------------------------- results
 
 
-class Maker:
-    """Writes a file and counts its calls."""
-
-    def __init__(self):
-        self.folders = []
-
-    def __call__(self, folder):
-        self.folders.append(folder)
-        (folder / "value.txt").write_text("42")
-        return {"fact": 1}
+def made(stage: Stage = STAGE, inputs: dict | None = None, log: list | None = None) -> Path:
+    """A result with one file, made or found; a list gets an entry for each time that it is made."""
+    with store.result(stage, inputs or {}) as result:
+        if result.missing:
+            (result.folder / "value.txt").write_text("42")
+            result.facts["fact"] = 1
+            (log if log is not None else []).append(result.folder)
+    return result.folder
 
 
-def test_a_result_is_computed_once_and_has_a_card(cache):
-    make = Maker()
-    folders = {store.result("masking.test", {"x": 1}, make) for _ in range(3)}
-    (folder,) = folders
-    assert len(make.folders) == 1
-    assert folder.is_relative_to(cache)
-    assert (folder / "value.txt").read_text() == "42"
+def test_a_result_is_made_once_and_has_a_card(cache):
+    log = []
+    (folder,) = {made(inputs={"x": 1}, log=log) for _ in range(3)}
+    assert len(log) == 1
+    assert folder == store.found(STAGE, {"x": 1}) == cache / "results" / store.name_of(STAGE, {"x": 1})
+    assert {path.name for path in folder.iterdir()} == {"value.txt", store.CARD}
     card = store.card(folder)
-    assert (card["stage"], card["inputs"], card["fact"]) == ("masking.test", {"x": 1}, 1)
-    assert card["code"] == store.code_digest("masking")
-    assert {"date", "seconds", "machine", "torch"} <= card.keys()
+    assert (card["stage"], card["version"], card["inputs"], card["fact"]) == ("masking.test", 3, {"x": 1}, 1)
+    assert 0 <= card["seconds"] < 60
+    assert {"date", "machine", "accelerator", "python", "torch"} <= card.keys()
 
 
-def test_other_inputs_other_stage_or_other_code_give_other_folders(cache, monkeypatch):
-    make = Maker()
-    folders = [store.result("masking.test", {"x": 1}, make), store.result("masking.test", {"x": 2}, make)]
-    folders += [store.result("masking.other", {"x": 1}, make)]
-    monkeypatch.setattr(store, "code_digest", lambda module: "other code")
-    folders += [store.result("masking.test", {"x": 1}, make)]
-    assert len(set(folders)) == len(make.folders) == 4
+def test_other_inputs_another_stage_or_version_give_other_folders(cache):
+    stages = (STAGE, Stage("masking.other", 3), Stage("masking.test", 4))
+    assert store.found(STAGE, {}) is None
+    folders = {made(stage, inputs) for stage in stages for inputs in ({}, {"x": 1}, {"x": 2})}
+    assert len(folders) == 9
 
 
-def test_an_interrupted_make_goes_on_in_the_same_folder(cache, provoked):
+def test_a_result_that_comes_with_the_book_is_found(cache, tmp_path, monkeypatch):
+    ours = made(inputs={"x": 1})
+    monkeypatch.setattr(store, "BUNDLED", tmp_path / "book")
+    bundled = shutil.copytree(ours, tmp_path / "book" / ours.name)
+    assert made(inputs={"x": 1}) == ours, "what was made here comes first"
+    monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path / "empty"))
+    log = []
+    assert made(inputs={"x": 1}, log=log) == bundled
+    assert log == []
+    assert not (tmp_path / "empty").exists()
+    assert made(inputs={"x": 2}).is_relative_to(tmp_path / "empty")
+    (bundled / store.CARD).unlink()
+    assert made(inputs={"x": 1}).is_relative_to(tmp_path / "empty"), "without a card it is not finished"
+
+
+# ---------------------------------------------------------------- interruptions
+
+
+def test_an_interrupted_block_goes_on_in_the_same_folder(cache, provoked):
     seen = []
+    for _ in range(3):
+        try:
+            with store.result(STAGE, {}) as result:
+                seen.append((result.folder, sorted(path.name for path in result.folder.glob("part*"))))
+                (result.folder / f"part{len(seen)}").touch()
+                if len(seen) < 3:
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            assert store.found(STAGE, {}) is None, "half a result must not look finished"
+            assert not list(cache.rglob(store.CARD))
+    assert len({folder for folder, _ in seen}) == 1
+    assert [names for _, names in seen] == [[], ["part1"], ["part1", "part2"]]
+    assert {path.name for path in result.folder.iterdir()} == {"part1", "part2", "part3", store.CARD}
+    provoked("Ctrl-C", "storing results", 2)
 
-    def make(folder):
-        seen.append((folder, sorted(path.name for path in folder.iterdir())))
-        (folder / f"part{len(seen)}").touch()
-        if len(seen) == 1:
-            raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        store.result("masking.test", {}, make)
-    assert not [path for path in cache.rglob(store.CARD)], "half a result must not look finished"
-    folder = store.result("masking.test", {}, make)
-    assert seen[0][0] == seen[1][0]
-    assert [names for _, names in seen] == [[], ["part1"]]
-    assert {path.name for path in folder.iterdir()} == {"part1", "part2", store.CARD}
-    provoked("Ctrl-C", "storing results")
+def test_seconds_of_interrupted_blocks_add_up(cache):
+    for seconds in (100, 30, None):
+        try:
+            with store.result(STAGE, {}) as result:
+                if seconds:  # the last sign of life, by the clock of the files
+                    last = json.loads((result.folder / store.CLOCK).read_text())["start"] + seconds
+                    (result.folder / "part").touch()
+                    os.utime(result.folder / "part", (last, last))
+                    raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            pass
+    assert store.card(result.folder)["seconds"] == pytest.approx(130, abs=5), "and the moment that the last one took"
+
+
+KILLED = """
+import sys, time
+from picojepa import store
+
+with store.result(store.Stage("masking.test", 3), {}) as result:
+    time.sleep(0.4)
+    (result.folder / "part1").touch()
+    print("here", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_after_kill_9_the_next_block_goes_on_and_its_seconds_count(cache, provoked):
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "here\n"
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    with store.result(STAGE, {}) as result:
+        assert result.missing
+        assert (result.folder / "part1").exists()
+    assert 0.3 < store.card(result.folder)["seconds"] < 30
+    assert not (result.folder / store.CLOCK).exists()
+    provoked("kill -9", "storing results")
 
 
 PROCESS = """
@@ -198,39 +200,127 @@ from pathlib import Path
 from picojepa import store
 
 meeting = Path(sys.argv[1])
-def make(folder):
-    (meeting / f"made-{os.getpid()}").touch()
-    time.sleep(0.5)
 (meeting / f"here-{os.getpid()}").touch()
 while len(list(meeting.glob("here-*"))) < 2:
     time.sleep(0.01)
-print(store.result("masking.test", {}, make))
+with store.result(store.Stage("masking.test", 3), {}) as result:
+    if result.missing:
+        (meeting / f"made-{os.getpid()}").touch()
+        time.sleep(0.5)
+print(result.folder)
 """
 
 
-def test_two_processes_at_once_compute_once(cache, tmp_path, provoked):
+def test_of_two_processes_at_once_one_makes_the_result_and_one_waits(cache, tmp_path, provoked):
     command = [sys.executable, "-c", PROCESS, str(tmp_path)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     try:
-        answers = [process.communicate(timeout=60)[0].strip() for process in running]
+        answers = [process.communicate(timeout=120)[0].strip() for process in running]
     finally:
         for process in running:
             process.kill()
     assert [process.returncode for process in running] == [0, 0]
-    assert answers[0] == answers[1] != ""
+    assert answers == [str(store.found(STAGE, {}))] * 2
     assert len(list(tmp_path.glob("made-*"))) == 1
     provoked("two runs at once", "storing results")
 
 
+# ---------------------------------------------------------------- disks and files
+
+
+@pytest.mark.parametrize("number", store.REMEDIES)
+def test_errors_of_the_disk_are_explained_once_with_the_path(cache, number):
+    with pytest.raises(OSError, match="PICOJEPA_CACHE") as caught, store.explained(), store.result(STAGE, {}):
+        raise OSError(number, os.strerror(number), "/some/file")
+    assert caught.value.errno == number
+    assert str(caught.value).endswith(f"{os.strerror(number)}; {store.REMEDIES[number]}: '/some/file'")
+    with pytest.raises(OSError, match=str(cache)), store.explained():
+        raise OSError(number, os.strerror(number))
+
+
+def test_other_errors_pass_as_they_are(cache):
+    for error in (FileNotFoundError(errno.ENOENT, "No such file", "/some/file"), OSError("no number"), ValueError("x")):
+        with pytest.raises(type(error)) as caught, store.result(STAGE, {}):
+            raise error
+        assert caught.value is error
+
+
+def write_too_much() -> None:
+    with store.result(STAGE, {}) as result:
+        (result.folder / "part").write_text("done")
+        store.write_atomically(result.folder / "large", bytes(4_000_000))
+
+
+def test_a_full_disk_is_explained_and_what_is_done_is_kept(small_disk, monkeypatch, provoked):
+    monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
+    with pytest.raises(OSError, match="No space left") as caught:
+        write_too_much()
+    folder = small_disk / "results" / f"{store.name_of(STAGE, {})}.partial"
+    assert str(caught.value).endswith(FULL.format(folder / "large"))
+    assert {path.name for path in folder.iterdir()} == {"part", store.CLOCK}
+    fill(small_disk / "others")
+    with pytest.raises(OSError, match="No space left"):
+        made(inputs={"x": 1})
+    (small_disk / "others").unlink()
+    assert (made() / "part").read_text() == "done"
+    provoked("a full disk", "storing results", 2)
+
+
+def test_a_disk_that_cannot_be_written_is_explained(small_disk, monkeypatch, provoked):
+    monkeypatch.setenv("PICOJEPA_CACHE", str(small_disk))
+    made()
+    remount(small_disk, "ro")
+    assert made().is_relative_to(small_disk), "what is there can be read"
+    with pytest.raises(OSError, match="Read-only") as caught:
+        made(inputs={"x": 1})
+    assert str(caught.value).endswith(
+        READ_ONLY.format(small_disk / "results" / f"{store.name_of(STAGE, {'x': 1})}.lock")
+    )
+    provoked("a disk that cannot be written", "storing results")
+
+
+def test_atomic_writing_names_the_path_and_leaves_no_part(small_disk, provoked):
+    path = small_disk / "card.json"
+    store.write_json(path, {"b": 1, "a": [2, 3]})
+    before = path.read_bytes()
+    assert json.loads(before) == {"a": [2, 3], "b": 1}
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        store.write_atomically(path, bytes(4_000_000))
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in small_disk.iterdir()] == ["card.json"]
+    provoked("a full disk", "replacing a file")
+
+
 def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch, provoked):
     path = tmp_path / "card.json"
-    store.write_atomically(path, json.dumps({"a": 1}))
+    store.write_atomically(path, "old")
 
     def refuse(*_):
-        raise OSError("disk full")
+        raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(store.os, "replace", refuse)
-    with pytest.raises(OSError, match="disk full"):
-        store.write_atomically(path, json.dumps({"a": 2}))
-    assert json.loads(path.read_text()) == {"a": 1}
+    with pytest.raises(OSError, match=f"Input/output error: '{path}'"):
+        store.write_atomically(path, "another")
+    assert [file.name for file in tmp_path.iterdir()] == ["card.json"]
+    assert path.read_text() == "old"
     provoked("an error while a file is replaced", "storing results")
+
+
+def test_a_line_that_was_cut_off_does_not_count(tmp_path, provoked):
+    path, rows = tmp_path / "metrics.jsonl", [{"step": 0, "word": "Grüße\u2028"}, {"step": 1, "loss": 0.5}, [3]]
+    text = store.as_json_lines(rows)
+    path.write_text(text, encoding="utf-8")
+    assert store.read_json_lines(path) == rows
+    starts = [0, *(place + 1 for place, letter in enumerate(text) if letter == "\n")]
+    for length in range(len(text)):
+        path.write_text(text[:length], encoding="utf-8")
+        assert store.read_json_lines(path) == rows[: sum(start <= length for start in starts) - 1]
+    assert store.read_json_lines(tmp_path / "none.jsonl") == []
+    provoked("a line cut off at any place", "storing results", len(text))
+
+
+def test_files_that_come_with_the_repository_are_found_or_named():
+    assert store.data_file("paper/table1.csv").is_file()
+    with pytest.raises(FileNotFoundError, match=r"paper/table9\.csv is missing; it comes with the book's repository"):
+        store.data_file("paper/table9.csv")

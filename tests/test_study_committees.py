@@ -9,13 +9,12 @@ import torch
 from sklearn.metrics import brier_score_loss
 
 import standin
-from evidence import study_committees
-from evidence.study_committees import calibration, committee, head_on, large_test, member, neighbours_on, parts_of
+from evidence import members
+from evidence.members import calibration, committee, head_on, large_test, member, neighbours_on, parts_of
 from picojepa.config import settings
 from picojepa.fitting import ProbeConfig
-from picojepa.heads import LinearHead
-from standin import LABELLED_CLASSES
 
+FOUR = ("abseiling", "adjusting_glasses", "alligator_wrestling", "archaeological_excavation")
 RANDOM = np.random.default_rng(0)
 
 
@@ -38,6 +37,17 @@ def test_a_twin_has_not_seen_its_fold():
     assert seen[-1] == ({1, 3, 4, 6}, {"large": {7, 8}})
     assert found["folds"][:, 0].tolist() == [0, 1, 2, 3, 4, 5, 6], "in the order of the list"
     assert "folds" not in member(fit, rows, [], {"large": np.array([7])})
+
+
+def test_the_twin_of_a_bag_keeps_what_was_drawn_twice():
+    seen = []
+
+    def fit(rows, asked):
+        seen.append(sorted(rows.tolist()))
+        return {name: np.zeros((len(of), 4)) for name, of in asked.items()}
+
+    member(fit, np.array([3, 1, 3, 0, 1, 3]), [np.array([0, 2]), np.array([1, 3])], {"large": np.array([4])})
+    assert seen == [[1, 1, 3, 3, 3], [0], [0, 1, 1, 3, 3, 3]]
 
 
 def test_parts_share_every_class():
@@ -82,22 +92,32 @@ def test_calibration_is_honest_where_certainty_is_accuracy():
 def test_more_videos_are_unseen_and_of_the_labelled_classes(tmp_path, monkeypatch):
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path))
     base = settings("smoke")
-    pixels, labels = large_test(base, each=3)
+    pixels, labels = large_test(base, FOUR, each=3)
     assert pixels.shape == (12, *pixels.shape[1:])
     assert pixels.dtype == np.uint8
     assert torch.bincount(labels).tolist() == [3, 3, 3, 3]
-    (listed,) = tmp_path.rglob("data.test_large-*/videos.csv")
+    (listed,) = tmp_path.rglob("evidence.test_large-*/videos.csv")
     videos, known = pd.read_csv(listed), standin.plan(base.data)
     assert not set(videos.seed) & set(known.seed)
-    assert set(videos.label) == set(LABELLED_CLASSES)
-    row = videos.iloc[0].to_dict()
-    again = study_committees.one_more(row, base.data, base.clip, _folder(tmp_path, row))
-    assert np.array_equal(again, pixels[0])
+    assert set(videos.label) == set(FOUR)
+    assert np.array_equal(members.one_more(videos.iloc[0].to_dict(), base), pixels[0])
+    monkeypatch.setattr(members, "one_more", None)
+    assert np.array_equal(large_test(base, FOUR, each=3)[0], pixels), "found again"
 
 
-def _folder(tmp_path, row):
-    (tmp_path / "again" / row["path"]).parent.mkdir(parents=True)
-    return tmp_path / "again"
+def test_more_videos_of_another_generator_are_others(tmp_path, monkeypatch):
+    monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path))
+    base = settings("smoke")
+    large_test(base, FOUR, each=1)
+    monkeypatch.setattr(standin, "VERSION", "another")
+    large_test(base, FOUR, each=1)
+    assert len(list(tmp_path.rglob("evidence.test_large-*/videos.csv"))) == 2
+
+
+def test_there_are_no_more_of_ones_own_videos(tmp_path, monkeypatch):
+    monkeypatch.setenv("PICOJEPA_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match="unset PICOJEPA_DATA"):
+        large_test(settings("smoke"), FOUR)
 
 
 def test_heads_of_every_kind_learn_what_can_be_learned():
@@ -106,8 +126,8 @@ def test_heads_of_every_kind_learn_what_can_be_learned():
     asked = {"large": np.arange(60, 80)}
     config = replace(ProbeConfig(), epochs=30)
     for fit in (
-        head_on(features, labels, LinearHead, 30, 0.1, config),
-        head_on(features, labels, study_committees.WideHead, 30, 0.01, config),
+        head_on(features, labels, config),
+        head_on(features, labels, config, members.wide_head, peak=0.01),
         neighbours_on(features, labels, 5),
     ):
         found = fit(np.arange(60), asked)["large"]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import nbformat
 import numpy as np
@@ -12,7 +13,19 @@ from conftest import ROOT
 from safetensors.torch import save_file
 
 from evidence import study_probes
-from evidence.study_probes import PLANNED, STUDIES, TRAINED, linear_probe, mlp, one_frame, reordered, several, subset
+from evidence.study_probes import (
+    PLANNED,
+    STUDIES,
+    TRAINED,
+    linear_probe,
+    mlp,
+    one_frame,
+    probe_of_clips,
+    reordered,
+    several,
+    subset,
+)
+from picojepa import probing
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.store import DATA
@@ -26,7 +39,8 @@ def asked(tiny, tmp_path, cache, monkeypatch):
     videos = pd.DataFrame(
         {"label": [CLASSES[i % 10] for i in range(count)], "split": ["pretrain"] * 60 + ["validation"] * 20}
     )
-    videos = videos.assign(path=[f"/videos/{i}.mp4" for i in range(count)], labelled=True)
+    labelled = videos.label.isin(CLASSES[::3])
+    videos = videos.assign(path=[f"/videos/{i}.mp4" for i in range(count)], labelled=labelled)
     videos = videos.assign(scene=random.permutation(videos.label))
     pixels = random.integers(0, 256, (count, 2, 8, 3, 32, 32), dtype=np.uint8)
     clips = Clips(videos, pixels[:60], pixels[:, 0], videos.iloc[:0].assign(reason=""), "noise")
@@ -42,9 +56,9 @@ def asked(tiny, tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr(study_probes, "run_of", run_of)
     monkeypatch.setattr(study_probes, "SHARES", {0.05: 1, 0.1: 2, 1.0: 1})
-    monkeypatch.setattr(study_probes, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
+    monkeypatch.setattr(probing, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
     monkeypatch.setattr(study_probes, "read_clips", lambda path, clip, at: torch.from_numpy(pixels[:2, 1]))
-    return replace(tiny, probe=replace(tiny.probe, supervised_clips=256)), clips
+    return replace(tiny, probe=replace(tiny.probe, supervised_epochs=4)), clips
 
 
 @pytest.mark.parametrize("name", STUDIES)
@@ -82,9 +96,9 @@ def test_fine_tuning_differs_from_scratch_in_its_start_alone(asked):
         for start in ("pre-trained", "random weights")
     }
     task = study_probes.make_task(clips, CLASSES)
-    config = replace(settings.probe, supervised_clips=128, seed=0)
-    scratch = study_probes.probing.supervised(replace(settings, probe=config), clips, task)
-    wanted = study_probes.answers(scratch, task.test_labels.numpy())["by_video"]
+    config = replace(settings.probe, supervised_epochs=2, seed=0)
+    scratch = probing.supervised(replace(settings, probe=config), clips, task)
+    wanted = study_probes.answers(scratch, task.test_labels)["by_video"]
     assert trained.by_video[1.0, "random weights"] == wanted, "from scratch is the book's own supervised baseline"
 
 
@@ -114,7 +128,7 @@ def test_frames_change_their_order_and_nothing_else():
 def test_frame_differences_know_where_something_moves():
     clips = np.zeros((2, 8, 3, 32, 32), dtype=np.uint8)
     clips[1, ::2, :, :2, :2] = 200  # blinks in the corner
-    found = study_probes.frame_differences(clips).reshape(2, 16, 16)
+    found = probing.frame_differences(clips).reshape(2, 16, 16)
     assert (found[0] == 0).all()
     assert found[1, 0, 0] == 200
     assert found[1].sum() == 200
@@ -125,7 +139,27 @@ def test_several_clips_of_a_video_keep_their_places():
     train, labels = torch.randn(40, 5, generator=generator), torch.arange(40) % 2
     test = torch.randn(3, 7, 5, generator=generator)
     each = [linear_probe(train.numpy(), labels.numpy(), clip.numpy()) for clip in test]
-    np.testing.assert_allclose(several(train, labels, test), each, atol=1e-6)
+    found = several(partial(linear_probe, train.numpy(), labels.numpy()), test)
+    np.testing.assert_allclose(found, each, atol=1e-6)
+
+
+def test_clips_of_one_video_are_in_one_fold(monkeypatch):
+    """Ten videos of a class with four clips: three folds by clip would cut some videos."""
+    kept, wanted = {}, study_probes.LogisticRegressionCV
+
+    def spy(**how):
+        kept.update(how)
+        return wanted(**how)
+
+    monkeypatch.setattr(study_probes, "LogisticRegressionCV", spy)
+    train, labels = torch.randn(20, 4, 5, generator=torch.Generator().manual_seed(0)), torch.arange(20) // 10
+    scores = probe_of_clips(train, labels, train[:, 0].numpy())
+    assert scores.shape == (20, 2)
+    video = np.arange(80) // 4
+    assert len(kept["cv"]) == 3
+    for learned, held in kept["cv"]:
+        assert not set(video[learned]) & set(video[held])
+        assert np.bincount(labels.numpy()[video[held]]).min() >= 12, "every class is in every fold"
 
 
 def test_a_hidden_layer_finds_what_no_line_can(tiny):

@@ -1,127 +1,110 @@
-"""Sphinx extension of the book: nothing stale survives a build.
+"""Sphinx extension of the book: nothing stale survives a build, and the log says what each page cost.
 
-jupyter-cache runs a notebook again when its own code changes. The numbers in this book also depend on the
-package, the data, the environment and the chapters before, so a digest of all these goes into the metadata of
-the first code cell, which is part of the cache's key.
+jupyter-cache runs a notebook again when its own code changes. Its numbers also depend on the package, the data, the
+environment and the notebooks before it, so checksums of all these lie in the cache. From the first that differs, what
+comes after is taken out of the cache, and all pages are read anew.
 """
 
-import csv
 import hashlib
 import json
 import os
+import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+from jupyter_cache import get_cache
+from myst_nb.sphinx_ import NbMetadataCollector
+from sphinx.util import logging
+
 ROOT = Path(__file__).resolve().parents[1]
-INPUTS = (
-    "picojepa/**/*.py",
-    "book/figures/*.js",
-    "book/figures/*.css",
-    "tools/study_*.py",
-    "benchmarks/cpu.json",
-    "benchmarks/lists.json",
-    "data/*.csv",
-    "data/*.json",
-    "data/standin/*",
-    "data/cards/*.json",
-    "data/studies/*.json",
-    "data/encoder/**/*",
-    "data/clips/**/*",
-    "data/paper/*",
-    "requirements.lock",
-)
-VARIABLES = ("PICOJEPA_PROFILE", "PICOJEPA_RECIPE", "PICOJEPA_DATA")
+FOLDERS = ("picojepa", "standin", "evidence", "book/figures")
+MADE_HERE = ("cache", "kinetics")  # folders of data that git does not hold: results have keys of their own
+MARK = "checksums"
+logger = logging.getLogger(__name__)
 
 
-def code_of(notebook: dict) -> list[str]:
-    """Sources of the code cells."""
-    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+def inputs(root: Path) -> list[Path]:
+    """Files that can change what a page shows, whichever page it is."""
+    data = [path for path in root.glob("data/*") if path.name not in MADE_HERE]
+    places = [*(root / name for name in FOLDERS), *data, *root.glob("benchmarks/*.json"), root / "requirements.lock"]
+    files = (file for place in places for file in (place, *place.rglob("*")))
+    return sorted(file for file in files if file.is_file() and file.suffix != ".pyc")
 
 
 def own_videos() -> list[list[str | int]]:
-    """Name, size and time of every file of one's own videos (``PICOJEPA_DATA``): of the folder, or named by the CSV."""
-    path = ROOT / Path(os.environ.get("PICOJEPA_DATA") or os.devnull).expanduser()
-    files = [path, *sorted(path.rglob("*"))]
-    if path.suffix == ".csv" and path.is_file():
-        with path.open(encoding="utf-8", newline="") as file:
-            files += [path.parent / row["path"] for row in csv.DictReader(file) if row.get("path")]
-    return [[str(f), f.stat().st_size, f.stat().st_mtime_ns] for f in files if f.is_file()]
+    """Name, size and time of the list and of all videos named by ``PICOJEPA_DATA``; refused in one line if unusable."""
+    if not os.environ.get("PICOJEPA_DATA"):
+        return []
+    from picojepa import data  # takes seconds, and most builds do not need it
+
+    try:
+        source = data.source()
+        paths = [source, *map(Path, data.own_videos(source).path)]
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"PICOJEPA_DATA: {error}") from None
+    return [[str(path), path.stat().st_size, path.stat().st_mtime_ns] for path in paths if path.is_file()]
 
 
-def digest_of_inputs(root: Path = ROOT) -> str:
-    """Digest of what every chapter depends on: package, data, pinned packages and environment variables."""
-    given = [[os.environ.get(name, "") for name in VARIABLES], own_videos()]
-    digest = hashlib.sha256(json.dumps(given).encode())
-    for path in sorted({path for pattern in INPUTS for path in root.glob(pattern) if path.is_file()}):
+def checksum(root: Path, files: list[Path], *more: object) -> str:
+    """SHA-256 of files, their places below the root, and whatever else JSON can hold."""
+    digest = hashlib.sha256(json.dumps(more).encode())
+    for path in files:
         digest.update(f"{path.relative_to(root).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
-def chapter_digests(root: Path = ROOT) -> dict[str, str]:
-    """For each notebook a digest of the common inputs and of the code of all notebooks before it."""
-    digest = hashlib.sha256(digest_of_inputs(root).encode())
-    digests = {}
+def checksums(root: Path = ROOT) -> Iterator[str]:
+    """Lines of a name and a checksum. A change of one concerns the notebooks whose names come after it."""
+    variables = sorted(item for item in os.environ.items() if item[0].startswith("PICOJEPA_"))
+    yield f"(inputs) {checksum(root, inputs(root), variables, own_videos(), sys.version)}"
     for path in sorted(root.glob("book/*.ipynb")):
-        digests[path.stem] = digest.hexdigest()[:16]
-        digest.update(json.dumps(code_of(json.loads(path.read_text(encoding="utf-8")))).encode())
-    return digests | {"": digest.hexdigest()[:16]}
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        yield f"{path.stem} {checksum(root, [], [c['source'] for c in cells if c['cell_type'] == 'code'])}"
+    yield f"~pages {checksum(root, sorted(root.glob('tools/book_*.py')))}"  # they are read anew, but not run
 
 
-def unclean(app) -> Path:
-    """Exists while a build runs and after one that warned or failed."""
-    return Path(app.doctreedir) / "unclean"
+def forget(folder: Path, now: set[str]) -> None:
+    """Take what is stale out of the cache of executed notebooks, and note the checksums of those that will be run."""
+    mark = folder / MARK
+    before = set(mark.read_text(encoding="utf-8").splitlines()) if mark.is_file() else set()
+    if now == before:
+        return
+    first, cache = min(now ^ before).split()[0], get_cache(folder)
+    for record in cache.list_cache_records():
+        if Path(record.uri).stem > first:
+            cache.remove_cache(record.pk)
+    mark.write_text("\n".join(sorted(now)), encoding="utf-8")
 
 
-def refuse() -> None:
-    """Say at once, in the last line that is printed, what is wrong with a list on which no chapter can run."""
-    if os.environ.get("PICOJEPA_DATA"):
-        from picojepa import data  # takes seconds, and most builds do not need it
-
-        try:
-            data.own_videos(data.source())
-        except (OSError, ValueError) as error:
-            raise SystemExit(f"PICOJEPA_DATA: {error}") from None
-
-
-def begin(app) -> None:
-    """Compute the digests, and remember that this build has not ended well yet."""
-    refuse()
-    app.chapter_digests = chapter_digests()
-    app.was_unclean = unclean(app).exists()
-    unclean(app).parent.mkdir(parents=True, exist_ok=True)
-    unclean(app).touch()
+def marks(app) -> tuple[Path, Path]:
+    """Checksums of the executed notebooks; the same, there only if the last build ended without a warning."""
+    return Path(app.env.mystnb_config.execution_cache_path) / MARK, Path(app.doctreedir) / MARK
 
 
 def outdated(app, env, added, changed, removed) -> list[str]:
-    """All documents if an input or this file changed, or if the last build warned: its warnings must come back."""
-    digest = app.chapter_digests[""] + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
-    same = getattr(env, "book_digest", None) == digest
-    env.book_digest = digest
-    return [] if same and not app.was_unclean else list(env.found_docs)
-
-
-def stamp(app, docname: str, source: list[str]) -> None:
-    """Write the chapter's digest into its first code cell."""
-    if docname not in app.chapter_digests:
-        return
-    notebook = json.loads(source[0])
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            cell["metadata"]["picojepa_digest"] = app.chapter_digests[docname]
-            break
-    source[0] = json.dumps(notebook)
+    """All pages if anything changed, or if the last build warned or did not end: its warnings must come back."""
+    executed, ended = marks(app)
+    forget(executed.parent, set(checksums()))
+    same = ended.is_file() and ended.read_bytes() == executed.read_bytes()
+    ended.unlink(missing_ok=True)
+    return [] if same else list(env.found_docs)
 
 
 def end(app, exception) -> None:
-    """Forget the mark if the build ended well."""
-    if exception is None and not app._warncount:
-        unclean(app).unlink(missing_ok=True)
+    """Note that the build ended without a warning, and say how long each page took when it was last run."""
+    if exception is not None or app._warncount:
+        return
+    shutil.copyfile(*marks(app))
+    runs = {page: NbMetadataCollector.get_exec_data(app.env, page) or {} for page in sorted(app.env.found_docs)}
+    seconds = {page: run["runtime"] for page, run in runs.items() if run.get("runtime")}
+    lines = [f"{page:<20}{taken:8.0f} s" for page, taken in [*seconds.items(), ("all pages", sum(seconds.values()))]]
+    logger.info("\nSeconds when last run:\n%s\n", "\n".join(lines))
 
 
 def setup(app) -> dict:
-    """Connect everything."""
-    app.connect("builder-inited", begin)
+    """Connect both."""
     app.connect("env-get-outdated", outdated)
-    app.connect("source-read", stamp, priority=100)
-    app.connect("build-finished", end)
+    app.connect("build-finished", end, priority=900)  # after others, who may warn
     return {"parallel_read_safe": True, "parallel_write_safe": True}

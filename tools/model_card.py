@@ -1,23 +1,24 @@
-"""Copy the encoder of the book's own run to data/encoder, in half precision, and write its model card.
+"""Copy the book's own run from the cache to data/encoder, in half precision, and write its model card.
 
-python -m tools.model_card    after `make experiments`, or after chapter 4 has run in the profile `laptop`
+python -m tools.model_card    after `make experiments`, which makes the long run of the profile `laptop`
 """
 
-import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from evidence.records import CARDS, primary_measure
-from picojepa import data, pretraining, probing, store, weights
+from evidence.records import committed_cards, primary_measure
+from picojepa import data, pretraining, probing, store
 from picojepa.clips import Clips
 from picojepa.config import Settings, settings
 from picojepa.features import encode, load_encoder
 from picojepa.stats import seed_interval, wilson
-from standin import CLASSES
+
+FILES = ("encoder.safetensors", "predictor.safetensors")
 
 TEMPLATE = """# Model card: the encoder that comes with the book
 
@@ -27,11 +28,12 @@ Written by `python -m tools.model_card`; every number is computed.
 {card[seed]}: {parameters} parameters, width {base.model.width}, depth {base.model.depth}, for clips of
 {base.clip.frames} frames of {base.clip.size} x {base.clip.size} pixels. It saw {seen} clips of the stand-in, {videos}
 generated videos of stick figures, and no label. Made on {date} in {card[seconds]:.0f} s ({card[machine]}, PyTorch
-{card[torch]}). The weights are kept in half precision (`encoder.safetensors`, {megabytes:.1f} MB). `card.json` holds
-settings, code and data of the run.
+{card[torch]}). The weights of encoder and predictor are kept in half precision (`encoder.safetensors`,
+`predictor.safetensors`, {megabytes:.1f} MB). `metrics.jsonl` holds the course of the run, `card.json` its settings,
+version and data.
 
-**What it is for.** Chapters 5 to 8 open in seconds with it, if nobody has run chapter 4 before. It is used only
-where settings, data and code are those of its run card; otherwise the book trains.
+**What it is for.** Chapters 5 to 8 open in seconds with it, if nobody has trained before. It is used only
+where settings, data and version are those of its run card; otherwise the book trains.
 
 **How good it is.** Ten classes, linear probe on frozen features, {n} validation videos, chance 10 %: {right:.1f} %
 (95 % interval over videos {low:.1f} to {high:.1f}); random weights of the same seed {random:.1f} %; a colour
@@ -49,15 +51,30 @@ at 224 x 224 pixels, and it says nothing about people. Do not use it for anythin
 """
 
 
-def commit(run: Path, folder: Path = weights.COMMITTED) -> Path:
-    """Copy the encoder of a run, in half precision and with its card, to where it can be committed."""
-    to = folder / run.name.removeprefix(f"{weights.STAGE}-")
-    to.mkdir(parents=True, exist_ok=True)
-    halves = {name: tensor.half() for name, tensor in load_file(run / "encoder.safetensors").items()}
-    save_file(halves, to / "encoder.safetensors")
-    (to / "encoder.safetensors").chmod(0o644)
-    card = store.card(run) | {"precision": "float16"}
-    store.write_atomically(to / store.CARD, json.dumps(card, indent=1, sort_keys=True))
+def finished_run(base: Settings, clips: Clips) -> Path:
+    """The finished run of these settings in the cache.
+
+    Raises:
+        FileNotFoundError: there is none yet.
+    """
+    name = store.name_of(pretraining.RUN, pretraining.training_inputs(base, clips))
+    run = store.cache_folder() / "results" / name
+    if not (run / store.CARD).is_file():
+        raise FileNotFoundError(f"{run}: no finished run; `python -m evidence.experiments primary --seeds 0` makes it")
+    return run
+
+
+def commit(run: Path, folder: Path = store.BUNDLED) -> Path:
+    """Put a run, its weights in half precision, where it can be committed; other runs there are removed."""
+    for other in (path for path in folder.glob("*") if path.is_dir()):
+        shutil.rmtree(other)
+    to = folder / run.name
+    to.mkdir(parents=True)
+    for name in FILES:
+        save_file({key: tensor.half() for key, tensor in load_file(run / name).items()}, to / name)
+        (to / name).chmod(0o644)
+    shutil.copyfile(run / "metrics.jsonl", to / "metrics.jsonl")
+    store.write_json(to / store.CARD, store.card(run) | {"precision": "float16"})
     return to
 
 
@@ -67,7 +84,7 @@ def thousands(number: int) -> str:
 
 def facts(base: Settings, clips: Clips, run: Path, committed: Path, cards: list[dict[str, Any]]) -> dict[str, Any]:
     """Everything that the model card says, computed."""
-    task, card = probing.make_task(clips, CLASSES), store.card(run)
+    task, card = probing.make_task(clips, data.classes(clips.videos)), store.card(run)
     features = [encode(load_encoder(f / "encoder.safetensors", base), clips.centre).numpy() for f in (run, committed)]
     labels, wanted = task.train_labels.numpy(), task.test_labels.numpy()
     answers = [probing.linear_probe(x[task.train], labels, x[task.test]).argmax(1) for x in features]
@@ -83,7 +100,7 @@ def facts(base: Settings, clips: Clips, run: Path, committed: Path, cards: list[
         "seen": thousands(card["clips"]),
         "videos": len(clips.training),
         "parameters": thousands(sum(t.numel() for t in load_file(run / "encoder.safetensors").values())),
-        "megabytes": (committed / "encoder.safetensors").stat().st_size / 1e6,
+        "megabytes": sum((committed / name).stat().st_size for name in FILES) / 1e6,
         **{"n": len(wanted), "right": 100 * right / len(wanted), "low": 100 * low, "high": 100 * high},
         "random": measured.loc[card["seed"], "random weights"],
         "colour": 100 * probing.accuracy(colour),
@@ -97,12 +114,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     base = settings("laptop", "vjepa")
     clips = data.load_clips(base)
-    run = weights.trained_here(base, clips) or pretraining.run(base, clips)
-    committed = commit(run)
-    cards = [json.loads(path.read_text()) for path in sorted(CARDS.glob("primary-laptop-*.json"))]
-    text = TEMPLATE.format(**facts(base, clips, run, committed, cards))
-    store.write_atomically(weights.COMMITTED / "MODEL_CARD.md", text)
-    logging.info("written: %s", weights.COMMITTED / "MODEL_CARD.md")
+    run = finished_run(base, clips)
+    found = facts(base, clips, run, commit(run), committed_cards("primary-laptop"))
+    store.write_atomically(store.BUNDLED / "MODEL_CARD.md", TEMPLATE.format(**found))
+    logging.info("written: %s", store.BUNDLED / "MODEL_CARD.md")
 
 
 if __name__ == "__main__":

@@ -150,9 +150,11 @@ def source(*definitions: Callable[..., object]) -> Markdown:
     """The source of functions or classes of the package, as the chapter shows it, with a link to the whole file."""
     parts = []
     for item in definitions:
-        module = item.__module__.removeprefix("picojepa.").replace(".", "/")
+        module = item.__module__.replace(".", "/")
         place = "" if item.__name__.startswith("_") else f"#{item.__qualname__}"  # private ones have no anchor
-        link = f'<a href="_modules/picojepa/{module}.html{place}">picojepa/{module}.py</a>'
+        link = f'<a href="_modules/{module}.html{place}">{module}.py</a>'
+        if not module.startswith("picojepa"):  # of another room, whose sources are no pages
+            link = f"`{'book/' * module.startswith('figures')}{module}.py`"
         parts.append(f"From {link}:\n\n```python\n{inspect.getsource(item)}```")
     return Markdown("\n\n".join(parts))
 

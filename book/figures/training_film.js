@@ -68,9 +68,9 @@ picojepa.define("training_film", (ui, data, figure) => {
     maps.forEach((row, run) => row.forEach((canvas, slice) => paint(canvas, run, slice)));
     const numbers = data.runs.map((name, run) => `${name}: `
       + Object.entries(data.measures).map(([what, of]) => `${what} ${of[run][look].toPrecision(3)}`).join(", "));
-    const end = `the film ends at step ${data.steps[last]}`;
-    const when = look ? ` (${end})` : ` (loss and colours: random weights; spread and rank: one step later; ${end})`;
-    ui.say(`Clip ${data.clips[clip].name}. Step ${data.steps[look]} of ${data.whole}${when}. ${numbers.join("; ")}.`);
+    const when = look ? "" : ", the first: its loss is that of random weights, all else is seen just after it";
+    const where = `Clip ${data.clips[clip].name}. Step ${data.steps[look]} of ${data.steps[last]}`;
+    ui.say(`${where}${when}. ${numbers.join("; ")}.`);
     figure.dataset.state = `clip ${clip}; step ${data.steps[look]}`;
   };
   const choose = (index) => {
@@ -84,9 +84,10 @@ picojepa.define("training_film", (ui, data, figure) => {
   };
 
   ui.select("Clip", data.clips.map(({ name }) => name), choose);
-  const step = ui.slider("Step", {
-    max: last, format: (index) => `${data.steps[index]}${index ? "" : ", random weights"}`,
-  }, (index) => { look = index; show(); });
+  const step = ui.slider("Step", { max: last, format: (index) => `${data.steps[index]}` }, (index) => {
+    look = index;
+    show();
+  });
   ui.play(step, { milliseconds: 700 });
   ui.place(
     element("div", { class: "pj-row" }, ...charts.map(({ box }) => box)),

@@ -50,7 +50,6 @@ def film(runs: Mapping[str, Settings], clips: Clips) -> HTML:
     data = {
         "runs": list(runs),
         "steps": next(iter(metrics.values())).step.tolist(),
-        "whole": settings.training.steps,
         "measures": {text: [m[name].tolist() for m in metrics.values()] for name, text in MEASURES.items()},
         "clips": [{"name": name, "film": figures.film(clip)} for name, clip in zip(names, shown, strict=True)],
         "grid": list(settings.grid),
