@@ -155,12 +155,12 @@ def led(_: Path, studies: Path, study: str, first: str, second: str) -> dict[str
     return over_seeds([lead(card, first, second) for card in cards], f"{first} - {second}", over)
 
 
-def claimed(_: Path, studies: Path, study: str, path: str, test: str) -> dict[str, Any]:
+def claimed(_: Path, studies: Path, study: str, place: str, test: str) -> dict[str, Any]:
     """A number (points) that cards of a study hold, by its path, such as ``claims.P9``."""
-    part, _, key = path.partition(".")
+    part, _dot, key = place.partition(".")
     values = [card[part][key] for card in study_cards(study, studies) if key in card.get(part, {})]
     if not values:
-        raise FileNotFoundError(f"no card of {study!r} holds {path}; run `make experiments`")
+        raise FileNotFoundError(f"no card of {study!r} holds {place}; run `make experiments`")
     return over_seeds(values, test, loaded(len(values)))
 
 

@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 import standin
 from evidence.experiments import run_of
-from picojepa import data, ensemble, require, store, workers
+from footage import workers
+from footage.videos import read_clips
+from picojepa import data, ensemble, require, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
@@ -31,7 +33,6 @@ from picojepa.fitting import ProbeConfig
 from picojepa.heads import AttentiveHead, LinearHead, head_scores, train_head
 from picojepa.machine import device, seeded
 from picojepa.probing import colour_histogram, frame_differences, knn_probe, linear_probe, make_task
-from picojepa.videos import read_clips
 
 TEST_LARGE = store.Stage("evidence.test_large", version=1)
 LARGE = 1000  # more videos of each labelled class

@@ -1,9 +1,8 @@
 """picojepa: pico-JEPA, one module per chapter of the book.
 
-A clip flows down, and nothing climbs back: file -> clip (`videos`, `lists`, `data`) -> tokens and masks (`masking`) ->
-loss (`architecture`, `jepa`) -> encoder (`fitting`, `pretraining`) -> features (`features`) -> answers (`probing`) ->
+A clip flows down, and nothing climbs back: file -> clip (`footage`, `data`) -> tokens and masks (`masking`) -> loss (`architecture`, `jepa`) -> encoder (`fitting`, `pretraining`) -> features (`features`) -> answers (`probing`) ->
 votes (`ensemble`) and maps (`tsne`) -> tables (`results`, `stats`). `config` holds all settings, `store` keeps
-results, `machine` knows the computer, `workers` decode in processes of their own.
+results, `machine` knows the computer.
 """
 
 from typing import Any

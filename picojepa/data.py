@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 import standin
+from footage.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_manifest  # noqa: F401
+from footage.videos import UNREADABLE_LIMIT, VideoError, clip_times, decode_all, file_hash, open_video, read_clips  # noqa: F401
 from picojepa import store
 from picojepa.clips import Clips
 from picojepa.config import Settings
-from picojepa.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_manifest  # noqa: F401
-from picojepa.videos import UNREADABLE_LIMIT, VideoError, clip_times, decode_all, file_hash, open_video, read_clips  # noqa: F401
 
 DECODED = store.Stage("data.clips", version=1)
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
+from footage.lists import labelled_classes, paper_labelled, paper_lists, quarters  # noqa: F401
 from picojepa import stats, store
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.ensemble import MEMBERS
-from picojepa.lists import labelled_classes, paper_labelled, paper_lists, quarters  # noqa: F401
 
 
 def paper_table(number: int) -> pd.DataFrame:

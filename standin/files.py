@@ -20,7 +20,8 @@ from filelock import FileLock
 from torchcodec.encoders import VideoEncoder
 from tqdm.auto import tqdm
 
-from picojepa import store, workers
+from footage import workers
+from picojepa import store
 from standin.drawing import render
 from standin.plan import VERSION, StandInConfig, plan
 

@@ -5,7 +5,7 @@ import signal
 import time
 from pathlib import Path
 
-from picojepa import videos
+from footage import videos
 
 
 def read_batch(jobs, clip):

@@ -152,7 +152,7 @@ def test_clips_are_decoded_once_and_the_same_anywhere(tiny, cache, videos, monke
     second = data.load_clips(tiny, videos)
     np.testing.assert_array_equal(first.training, second.training)
     assert first.digest == second.digest
-    monkeypatch.setattr("picojepa.videos.decode_all", None)  # whoever decodes again fails
+    monkeypatch.setattr("footage.videos.decode_all", None)  # whoever decodes again fails
     np.testing.assert_array_equal(data.load_clips(tiny, videos).centre, first.centre)
 
 

@@ -74,7 +74,8 @@ def test_an_installed_package_imports_from_any_folder(tmp_path):
         shutil.copytree(ROOT / package, tmp_path / "site" / package, ignore=shutil.ignore_patterns("__pycache__"))
     script = """
 import os, picojepa.pretraining, picojepa.results, evidence.ledger, standin
-from picojepa import lists, store
+from footage import lists
+from picojepa import store
 assert not store.cache_folder().is_relative_to(os.environ["PYTHONPATH"]), store.cache_folder()
 lists.paper_lists()
 """

@@ -19,7 +19,8 @@ from conftest import TINY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from picojepa import config, fitting, lists, masking, videos
+from footage import lists, videos
+from picojepa import config, fitting, masking
 from picojepa.clips import ClipConfig
 from picojepa.config import Settings
 from picojepa.masking import MaskConfig

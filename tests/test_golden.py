@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torchcodec.encoders import VideoEncoder
 
 import picojepa
-from picojepa import data, ensemble, machine, pretraining, probing, store, videos
+from footage import videos
+from picojepa import data, ensemble, machine, pretraining, probing, store
 from picojepa.architecture import new_encoder
 from picojepa.checkpoints import read_metrics
 from picojepa.clips import Clips

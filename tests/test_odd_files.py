@@ -17,9 +17,9 @@ import pytest
 import torch
 from conftest import ROOT
 
-from picojepa import videos
+from footage import videos
+from footage.videos import VideoError
 from picojepa.clips import ClipConfig
-from picojepa.videos import VideoError
 
 REAL = Path(os.environ.get("PICOJEPA_REAL") or ROOT.parent / "shared" / "real")
 TOLERANCE = 2  # levels of 255

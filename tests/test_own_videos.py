@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from torchcodec.encoders import VideoEncoder
 
 from evidence import ledger
-from picojepa import data, ensemble, lists, pretraining, probing, results, stats
-from picojepa.videos import VideoError
+from footage import lists
+from footage.videos import VideoError
+from picojepa import data, ensemble, pretraining, probing, results, stats
 
 RATHER = settings(max_examples=60, deadline=None)
 

@@ -23,17 +23,14 @@ READ_ONLY = "Read-only file system; name a folder that can be written in PICOJEP
 # Layers point one way: what a module may import, from below to above.
 LAYERS = {
     "machine": set(),
-    "workers": set(),
     "stats": set(),
     "masking": set(),
     "clips": set(),
     "store": {"machine"},
-    "lists": {"store"},
-    "videos": {"clips", "store", "workers"},
     "architecture": {"machine", "masking"},
     "fitting": {"machine", "masking"},
     "config": {"architecture", "clips", "fitting", "masking"},
-    "data": {"clips", "config", "lists", "store", "videos"},
+    "data": {"clips", "config", "store"},
     "features": {"architecture", "clips", "config", "machine"},
     "jepa": {"architecture", "config", "fitting", "machine", "masking"},
     "published": {"architecture", "config", "jepa", "machine", "masking"},
@@ -45,9 +42,9 @@ LAYERS = {
     "ensemble": {"architecture", "clips", "config", "data", "features", "fitting", "heads", "machine", "probing"}
     | {"store"},
     "tsne": {"clips", "data"},
-    "results": {"clips", "config", "ensemble", "lists", "probing", "stats", "store"},
+    "results": {"clips", "config", "ensemble", "probing", "stats", "store"},
 }
-OTHER_ROOMS = {"config": {"standin"}, "data": {"standin"}}  # for its settings, and for its videos
+OTHER_ROOMS = {"config": {"standin"}, "data": {"footage", "standin"}, "results": {"footage"}}
 MODULES = sorted(path.stem for path in (ROOT / "picojepa").glob("*.py") if path.stem != "__init__")
 
 

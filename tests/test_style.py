@@ -17,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
 NOT_OURS = {".git", ".venv", "_build", "cache", "kinetics", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
 LARGE = {"book/third_party/mathjax/tex-chtml-full.js"}
 MODULES = sorted((ROOT / "picojepa").glob("*.py"))
-ROOMS = ("book", "picojepa", "standin", "evidence", "benchmarks", "data", "tests", "tools")
+ROOMS = ("book", "picojepa", "footage", "standin", "evidence", "benchmarks", "data", "tests", "tools")
 by_name = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 

@@ -19,9 +19,10 @@ import torch
 from conftest import BUNDLED, LEVEL, ROOT, a_set, remount, write_ramp
 from torchcodec.decoders import VideoDecoder
 
-from picojepa import data, store, videos, workers
+from footage import videos, workers
+from footage.videos import VideoError
+from picojepa import data, store
 from picojepa.clips import ClipConfig
-from picojepa.videos import VideoError
 from standin.plan import RATES
 
 

@@ -18,7 +18,7 @@ from myst_nb.sphinx_ import NbMetadataCollector
 from sphinx.util import logging
 
 ROOT = Path(__file__).resolve().parents[1]
-FOLDERS = ("picojepa", "standin", "evidence", "book/figures")
+FOLDERS = ("picojepa", "footage", "standin", "evidence", "book/figures")
 MADE_HERE = ("cache", "kinetics")  # folders of data that git does not hold: results have keys of their own
 MARK = "checksums"
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from picojepa import videos, workers
+from footage import videos, workers
 from picojepa.clips import ClipConfig
 from picojepa.store import DATA
 from tools import records

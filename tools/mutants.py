@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("picojepa", "standin", "evidence", "book/figures", "tests", "tools", "data", "pyproject.toml")
+COPIED = ("picojepa", "footage", "standin", "evidence", "book/figures", "tests", "tools", "data", "pyproject.toml")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "cache", ".*")
 
 

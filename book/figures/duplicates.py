@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from figures.plots import short_name
+from footage.lists import SPLITS
 from picojepa.clips import Clips
-from picojepa.lists import SPLITS
 
 RISE = 2  # levels of 255 by which grey must rise for a bit: where all is even, noise must not decide
 # Bits of 192 in which two fingerprints may differ: new encodings differ in 0 to 7, drawn figures in 4 or more.

@@ -32,10 +32,10 @@ from sklearn.metrics import confusion_matrix
 from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
+from footage.lists import paper_lists
 from picojepa import data, results
 from picojepa.checkpoints import read_metrics
 from picojepa.clips import Clips
-from picojepa.lists import paper_lists
 
 CONTEXT, TARGET, PREDICTED, NEUTRAL = "#0072B2", "#D55E00", "#009E73", "#8C8C8C"
 COLOURS = {

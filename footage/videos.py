@@ -22,7 +22,8 @@ from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
-from picojepa import require, store, workers
+from footage import workers
+from picojepa import require, store
 from picojepa.clips import ClipConfig
 
 UNREADABLE_LIMIT = 0.05  # share of unreadable videos above which nothing goes on

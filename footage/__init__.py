@@ -1,0 +1,8 @@
+"""From any video file and any list of videos to decoded frames.
+
+- `footage.lists`: folders and tables of videos, the split, classes and quarters
+- `footage.videos`: from a file to its clips, and from a list to a folder of decoded clips
+- `footage.workers`: processes with a time limit, since a damaged file may hang or kill its decoder
+
+Book: chapter 1, and the pages on one's own videos and on reliability.
+"""
