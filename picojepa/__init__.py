@@ -1,8 +1,9 @@
 """picojepa: pico-JEPA, one module per chapter of the book.
 
-A clip flows down, and nothing climbs back: file -> clip (`footage`, `data`) -> tokens and masks (`masking`) -> loss (`architecture`, `jepa`) -> encoder (`fitting`, `pretraining`) -> features (`features`) -> answers (`probing`) ->
-votes (`ensemble`) and maps (`tsne`) -> tables (`results`, `stats`). `config` holds all settings, `store` keeps
-results, `machine` knows the computer.
+A clip flows down, and nothing climbs back: file -> clip (`footage`, `data`) -> tokens and masks (`masking`) -> loss
+(`architecture`, `jepa`) -> encoder (`fitting`, `pretraining`) -> features (`features`) -> answers (`probing`) -> votes
+(`ensemble`) and maps (`tsne`) -> tables (`results`, `stats`). `config` holds all settings, `store` keeps results,
+`machine` knows the computer.
 """
 
 from typing import Any
