@@ -150,9 +150,6 @@ def run_of(name: str, base: Settings, clips: Clips, seed: int) -> tuple[Settings
     return chosen, pretraining.run(chosen, experiment.data(clips), objective=experiment.objective)
 
 
-# ---------------------------------------------------------------- cards
-
-
 def counted(right: np.ndarray) -> dict[str, Any]:
     """Right answers, bool (n,), counted and as one digit per video."""
     return {"right": int(right.sum()), "n": len(right), "by_video": "".join(map(str, right.astype(int)))}

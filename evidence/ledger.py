@@ -23,9 +23,6 @@ UNSURE = "cannot be told here"
 NOT_RUN: dict[str, Any] = {"tested here as": "", "points (95 %)": "", "over": "", "p": None, "verdict": "not run"}
 
 
-# ---------------------------------------------------------------- cards
-
-
 def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
     """The cards of one study, by seed; see `records.committed_cards`."""
     return committed_cards(f"{study}-{profile}", folder)
@@ -57,23 +54,14 @@ def lead(card: Mapping[str, Any], first: str, second: str, on: str = "large") ->
     return 100 * float(np.mean(right_answers(card, first, on) * 1.0 - right_answers(card, second, on)))
 
 
-# ---------------------------------------------------------------- words
-
-
 def half_interval(n: int) -> str:
-    """How far the Wilson interval of a score of one half reaches with n videos, such as ``43 to 57``.
-
-    Book: chapters 5 and 8.
-    """
+    """How far the Wilson interval of a score of one half reaches with n videos, such as ``43 to 57``."""
     low, high = stats.wilson(n // 2, n)
     return f"{100 * low:.0f} to {100 * high:.0f}"
 
 
 def verdict(low: float, high: float) -> str:
-    """The word for a claim that something is above 0, from the ends of its interval.
-
-    Book: chapter 8.
-    """
+    """The word for a claim that something is above 0, from the ends of its interval."""
     if low > 0:
         return "supported"
     return "not supported" if high < 0 else UNSURE
@@ -107,24 +95,14 @@ def claim(text: str, where: str, test: str, interval: tuple[float, float, float]
         interval: mean, low and high of that difference, in percentage points.
         over: number and kind of what the interval speaks about.
     """
-    _, low, high = interval
-    return {
-        "claim": text,
-        "where": where,
-        "tested here as": test,
-        "points (95 %)": in_words(interval),
-        "over": over,
-        "verdict": verdict(low, high),
-    }
+    names = {"claim": text, "where": where, "tested here as": test}
+    return names | {"points (95 %)": in_words(interval), "over": over, "verdict": verdict(*interval[1:])}
 
 
 def claim_over_chance(text: str, where: str, test: str, gain: tuple[float, float, float], over: str) -> dict[str, str]:
     """A row as of `claim`, with the band that chance leaves in place of an interval; see `over_chance`."""
     found, word = over_chance(gain)
     return {**claim(text, where, test, gain, over), "points (95 %)": found, "verdict": word}
-
-
-# ---------------------------------------------------------------- rows
 
 
 def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> dict[str, Any]:
@@ -136,8 +114,6 @@ def held_back(row: Mapping[str, Any], p: float | None, level: float = LEVEL) -> 
         row: with the verdict of its interval.
         p: of a test of the same difference, or None if there is none: the verdict of the interval stays.
         level: that p must be below.
-
-    Book: chapter 8.
     """
     word = UNSURE if p is not None and p >= level else row["verdict"]
     return {**row, "p": p, "verdict": word}
@@ -180,19 +156,12 @@ def led(_: Path, studies: Path, study: str, first: str, second: str) -> dict[str
 
 
 def claimed(_: Path, studies: Path, study: str, path: str, test: str) -> dict[str, Any]:
-    """A number (points) that each card of a study holds, by its path, such as ``claims.P9``."""
-    values = [value for card in study_cards(study, studies) if (value := held(card, path)) is not None]
+    """A number (points) that cards of a study hold, by its path, such as ``claims.P9``."""
+    part, _, key = path.partition(".")
+    values = [card[part][key] for card in study_cards(study, studies) if key in card.get(part, {})]
     if not values:
         raise FileNotFoundError(f"no card of {study!r} holds {path}; run `make experiments`")
     return over_seeds(values, test, loaded(len(values)))
-
-
-def held(card: Mapping[str, Any], path: str) -> float | None:
-    """A number of a card by its path, or None if the card has none there."""
-    part: Any = card
-    for key in path.split("."):
-        part = part.get(key) if isinstance(part, Mapping) else None
-    return None if part is None else float(part)
 
 
 def loaded(seeds: int) -> str:
@@ -228,9 +197,6 @@ def from_cards(evidence: str, cards: Path = CARDS, studies: Path = STUDIES) -> d
     if kind not in EVIDENCE:
         raise ValueError(f"unknown kind of evidence {kind!r} in data/claims.csv; known: {', '.join(EVIDENCE)}, live")
     return EVIDENCE[kind](cards, studies, *(name.strip() for name in names.split("|")))
-
-
-# ---------------------------------------------------------------- the ledger
 
 
 def ledger(live: Mapping[str, Mapping[str, Any]], cards: Path = CARDS, studies: Path = STUDIES) -> pd.DataFrame:

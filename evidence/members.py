@@ -43,9 +43,6 @@ Answers = dict[str, np.ndarray]  # by what is asked (folds, validation, large): 
 Fit = Callable[[np.ndarray, Mapping[str, np.ndarray]], Answers]  # (training rows, asked rows by name) -> answers
 
 
-# ---------------------------------------------------------------- 4 000 more videos
-
-
 def one_more(row: dict[str, Any], settings: Settings) -> np.ndarray:
     """Centre clip of one more video of the stand-in, uint8 (T, C, H, W); its file is not kept."""
     with TemporaryDirectory() as folder:
@@ -77,9 +74,6 @@ def large_test(settings: Settings, classes: tuple[str, ...], each: int = LARGE) 
             more.to_csv(result.folder / "videos.csv", index=False)
     labels = pd.read_csv(result.folder / "videos.csv").label
     return np.load(result.folder / "centre.npy"), label_numbers(labels, classes)
-
-
-# ---------------------------------------------------------------- members
 
 
 def wide_head(width: int, classes: int) -> nn.Module:
@@ -134,9 +128,6 @@ def parts_of(labels: Tensor, count: int, seed: int) -> list[np.ndarray]:
     return [part for _, part in cut.split(np.zeros(len(labels)), labels)]
 
 
-# ---------------------------------------------------------------- committees
-
-
 def committee(members: list[Answers], labels: Tensor) -> dict[str, Answers]:
     """What a committee decides by every rule; weights and the stack are learned on the folds alone."""
     asked = [name for name in members[0] if name != "folds"]
@@ -161,9 +152,6 @@ def calibration(scores: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     error = sum(abs(sure - share) * count for sure, share, count in bins) / len(labels)
     brier = brier_score_loss(labels, scores, labels=list(range(scores.shape[-1])))
     return {"brier": float(brier), "ece": float(error), "bins": [[round(float(x), 4) for x in row] for row in bins]}
-
-
-# ---------------------------------------------------------------- one encoder
 
 
 class Bench:

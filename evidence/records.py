@@ -26,7 +26,7 @@ def stored_cards(settings: Settings, clips: Clips) -> pd.DataFrame:
     for path in sorted((store.cache_folder() / "results").glob(f"*/{store.CARD}")):
         card, finished = store.card(path.parent), path.parent.suffix != ".partial"
         if finished and clips.digest in (card["inputs"].get("data"), card.get("digest")):
-            rows.append({column: card[column] for column in columns})
+            rows.append({column: card.get(column) for column in columns})
     return pd.DataFrame(rows, columns=columns).sort_values("date", ignore_index=True)
 
 
@@ -71,8 +71,6 @@ def benchmark(name: str = "cpu", folder: Path = BENCHMARKS) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none; the message names the command that makes it.
-
-    Book: chapters 2 and 3, and the page on larger machines.
     """
     path = folder / f"{name}.json"
     if not path.is_file():
@@ -91,11 +89,7 @@ def primary_measure(cards: list[dict[str, Any]], classes: int = 10, probe: str =
     """Accuracy in percent of pre-trained and random weights for each seed, and their difference."""
     rows = []
     for card in cards:
-        scores = {
-            s["features"]: 100 * s["right"] / s["n"]
-            for s in card["scores"]
-            if s["classes"] == classes and s["probe"] == probe
-        }
-        rows.append({"seed": card["seed"], **scores})
+        asked = [s for s in card["scores"] if (s["classes"], s["probe"]) == (classes, probe)]
+        rows.append({"seed": card["seed"], **{s["features"]: 100 * s["right"] / s["n"] for s in asked}})
     table = pd.DataFrame(rows).set_index("seed")
     return table.assign(difference=table["pre-trained"] - table["random weights"])

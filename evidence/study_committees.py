@@ -75,9 +75,6 @@ def independent(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     return benches[0].card(answers, decisions_of(members, answers, benches[0])) | {"members": members}
 
 
-# ---------------------------------------------------------------- heads as the published code trains them
-
-
 def habits(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     """Heads as the published code trains them: on 80 % of each list (F7), and with as many steps for all (F11)."""
     bench, random = Bench(base, clips, seed), np.random.default_rng(seed)

@@ -51,9 +51,6 @@ STORED = {  # what is kept video by video, where it is more than the error
 }
 
 
-# ---------------------------------------------------------------- pixels and tokens
-
-
 def tokens_of(clips: np.ndarray, settings: Settings) -> Tensor:
     """Pixels of every token, float32 (n, N, P), grey levels 0 to 255, from uint8 (n, T, 3, H, W)."""
     model = settings.model
@@ -73,9 +70,6 @@ def pasted(tokens: Tensor, inside: Tensor, mask: Mask) -> Tensor:
     whole = tokens.clone()
     whole[:, mask.target[0]] = inside
     return whole
-
-
-# ---------------------------------------------------------------- models and decoders
 
 
 @dataclass(frozen=True)
@@ -144,9 +138,6 @@ def masks(settings: Settings, count: int, seed: int = 0) -> Mask:
     return tube(settings.grid, settings.training.mask.ratio, count, torch.Generator().manual_seed(seed))
 
 
-# ---------------------------------------------------------------- baselines that know no features
-
-
 def nearest_visible(settings: Settings, mask: Mask) -> Tensor:
     """For each hidden token the number of the visible one that is nearest in its time slice, (K,)."""
     slices, rows, columns = settings.grid
@@ -173,9 +164,6 @@ def from_pixels(train: Tensor, tokens: Tensor, settings: Settings, mask: Mask) -
     copied = tokens[:, nearest_visible(settings, mask)]
     found = (mean[target].expand(len(tokens), -1, -1), mean[target] + shift, copied, said)
     return {name: x.clamp(0, 255) for name, x in zip(BASELINES, found, strict=True)}
-
-
-# ---------------------------------------------------------------- measures, one number for each clip
 
 
 def space_step(whole: Tensor, settings: Settings, mask: Mask) -> Tensor:
@@ -219,9 +207,6 @@ def measured(inside: Tensor, tokens: Tensor, settings: Settings, mask: Mask, oth
         "time, another clip's": time_step(inside, swapped, settings),
         "motion": motion(inside, truth, settings),
     }
-
-
-# ---------------------------------------------------------------- the studies
 
 
 def fillings(models: dict[str, Any], clips: np.ndarray, train: Tensor, settings: Settings, mask: Mask) -> dict:

@@ -47,8 +47,6 @@ PLANNED = {
     "motion": "linear probe, pre-trained features: frames as they are minus frames shuffled",
 }
 
-# ---------------------------------------------------------------- what all studies share
-
 
 def all_classes(clips: Clips) -> Task:
     """All classes, learned from all training videos."""
@@ -93,9 +91,6 @@ def lead(scores: list[dict[str, Any]], one: str, other: str, **which: Any) -> fl
     """Points by which one kind of features is ahead of another, where the rest of a score is as given."""
     found = {s["features"]: 100 * float(np.mean(s["right"])) / s["n"] for s in scores if which.items() <= s.items()}
     return found[one] - found[other]
-
-
-# ---------------------------------------------------------------- the studies, and what they need
 
 
 def surface(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import pandas as pd
 from picojepa import require, store
 
 REQUIRED_COLUMNS = ("path", "label")
-NOTED_COLUMNS = ("seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")  # by the generator; never read
+NOTED_COLUMNS = ("seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")  # by the generator, kept as text
 OPTIONAL_COLUMNS = ("split", "group", "labelled", "scene", *NOTED_COLUMNS)
 SPLITS = ("pretrain", "validation")
 VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them

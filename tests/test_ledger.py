@@ -192,6 +192,23 @@ def test_a_word_needs_the_interval_and_the_p_value(low, p, word):
     assert ledger.held_back(row, p)["p"] == p
 
 
+@pytest.mark.parametrize(
+    ("gain", "word"),
+    [((9.1, -2.0, 3.1), "supported"), ((3.0, -2.0, 3.1), "cannot be told here"), ((-2.5, -2.0, 3.1), "not supported")],
+)
+def test_what_lies_outside_of_what_chance_leaves_has_a_word(gain, word):
+    row = ledger.claim_over_chance("patches lie together", "Figure 3", "purity - chance", gain, "20 videos")
+    assert row["verdict"] == word
+    assert row["points (95 %)"] == f"{gain[0]:+.1f} (by chance -2.0 to +3.1)", "no interval is claimed"
+    assert set(row) == set(ledger.claim("", "", "", gain, ""))
+
+
+def test_what_has_nothing_to_measure_says_why(tmp_path):
+    for kind, word in {"text": "not run", "fact": "not asked"}.items():
+        row = ledger.from_cards(f"{kind} four classes here", tmp_path, tmp_path)
+        assert (row["tested here as"], row["verdict"], row["p"]) == ("four classes here", word, None)
+
+
 def test_an_interval_and_a_test_that_differ_are_no_verdict_without_correction_either(tmp_path):
     row = ledger.claim("", "", "a difference", (-5.7, -11.3, -0.5), "194 videos")
     table = ledger.ledger(live() | {"P1": {**row, "p": 0.06}, "P6": {**row, "p": 0.04}}, tmp_path, tmp_path)
