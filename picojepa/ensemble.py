@@ -228,6 +228,6 @@ def classify_file(
     answers = [*scores.argmax(-1)[:, 0], majority_vote(scores[1:])[0], mean.argmax()]
     members = pd.Index([*MEMBERS, *VOTES], name="member")
     table = pd.DataFrame([*scores[:, 0], mean[0], mean[0]], members, list(classes))
-    table.insert(0, "certainty", table.to_numpy()[np.arange(len(table)), answers])
-    table.insert(0, "answer", [classes[i] for i in answers])
+    table.insert(0, "certainty", table.to_numpy()[np.arange(len(table)), answers], allow_duplicates=True)
+    table.insert(0, "answer", [classes[i] for i in answers], allow_duplicates=True)  # a class may be called so
     return table
