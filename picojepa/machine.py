@@ -55,11 +55,6 @@ def threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def best_threads(rate: Callable[[], float]) -> tuple[int, dict[str, float]]:
     """The number of threads with which something runs fastest here and now, and the rates that were measured.
 
@@ -68,7 +63,8 @@ def best_threads(rate: Callable[[], float]) -> tuple[int, dict[str, float]]:
     """
     if "OMP_NUM_THREADS" in os.environ or device().type == "cuda":
         return torch.get_num_threads(), {}
-    counts = sorted({1, *(2**k for k in range(1, 5) if 2**k <= cores()), min(16, cores())})
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    counts = [count for count in (1, 2, 4, 8, 16) if count <= cores]
     rates = dict.fromkeys(counts, 0.0)
     for count in (*counts, *counts):
         with threads(count):
