@@ -226,6 +226,6 @@ def test_an_unknown_profile_or_recipe_is_refused(monkeypatch, words, message):
 def test_an_unknown_setting_ends_the_process_with_an_error_and_a_hint(tmp_path, word):
     done = shell("-m", "picojepa.pretraining", "--profile=smoke", word, PICOJEPA_CACHE=str(tmp_path))
     assert done.returncode == 2
-    for said in ("Unrecognized options: --training.btach=64", "Perhaps you meant", "--training.batch INT"):
+    for said in ("Unrecognized options: --training.btach", "Perhaps you meant", "--training.batch INT"):
         assert said in done.stderr
     assert not list(tmp_path.iterdir())
