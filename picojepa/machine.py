@@ -76,11 +76,12 @@ def best_threads(rate: Callable[[], float]) -> tuple[int, dict[str, float]]:
 def pace(work: Iterator[Any], seconds: float = 0.25) -> float:
     """How many items a second come from an iterator, after the first one, which warms up."""
     next(work, None)
-    start = time.perf_counter()
-    for count, _ in enumerate(work, 1):  # noqa: B007 - the count is used after the loop
+    start, count = time.perf_counter(), 0
+    for _ in work:
+        count += 1
         if time.perf_counter() - start > seconds:
-            return count / (time.perf_counter() - start)
-    return 0.0
+            break
+    return count / max(1e-9, time.perf_counter() - start)
 
 
 def hardware() -> dict[str, Any]:

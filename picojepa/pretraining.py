@@ -165,7 +165,7 @@ def pretrain(
     """
     config = settings.training
     model, optimizer = new_model(settings, objective)
-    first, last = load_checkpoint(folder, model, optimizer, settings), stop or config.steps
+    first, last = load_checkpoint(folder, model, optimizer, settings), min(stop or config.steps, config.steps)
     if config.compile:
         model.compile()
     recorder = Recorder(folder, first, last, clips, config, on_log)
@@ -196,9 +196,10 @@ def run(settings: Settings, clips: Clips, on_log: OnLog = None, stop: int = 0, o
     with store.result(RUN, training_inputs(settings, clips, stop, objective)) as result:
         machine.agree((result.missing, result.folder))
         if result.missing:
-            count, rates = chosen_threads(settings, clips, objective)
+            count, rates = chosen_threads(settings, clips, stop, objective)
             with machine.threads(count):
                 model = pretrain(settings, clips, result.folder, on_log, stop, objective)
+                result.facts |= machine.hardware()
             save_file(model.encoder.state_dict(), result.folder / "encoder.safetensors")
             save_file(model.predictor.state_dict(), result.folder / "predictor.safetensors")
             steps, batch = stop or settings.training.steps, settings.training.batch
@@ -208,10 +209,12 @@ def run(settings: Settings, clips: Clips, on_log: OnLog = None, stop: int = 0, o
     return machine.agree(result.folder)
 
 
-def chosen_threads(settings: Settings, clips: Clips, objective: Objective = None) -> tuple[int, dict[str, float]]:
+def chosen_threads(
+    settings: Settings, clips: Clips, stop: int = 0, objective: Objective = None
+) -> tuple[int, dict[str, float]]:
     """The number of threads with which these steps go fastest here and now, and the clips a second of each number."""
     config = settings.training
-    if config.steps < WORTH_MEASURING or processes() > 1:
+    if (stop or config.steps) < WORTH_MEASURING or processes() > 1:
         return torch.get_num_threads(), {}
 
     def rate() -> float:

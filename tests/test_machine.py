@@ -112,8 +112,8 @@ def test_pace_is_items_a_second_without_the_first_and_ends_in_time(clock):
     assert clock.now == pytest.approx(103.5), "no more work than the time that is given"
 
 
-def test_work_that_is_over_before_has_no_pace(clock):
-    assert [machine.pace(items(clock, count), seconds=3.2) for count in (0, 1, 5)] == [0, 0, 0]
+def test_work_that_is_over_before_has_a_pace_too(clock):
+    assert [machine.pace(items(clock, count), seconds=100) > 0 for count in (1, 5)] == [False, True]
 
 
 # ---------------------------------------------------------------- random numbers
