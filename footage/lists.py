@@ -27,10 +27,9 @@ SUFFIXES = frozenset(".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .o
 
 @cache
 def paper_lists() -> pd.DataFrame:
-    """The paper's ten classes (index) and how many videos its published lists hold of each.
+    """The paper's ten classes (index), their parts of Kinetics' archive, and how many videos its lists hold of each.
 
-    Returns:
-        Columns archive_part (of Kinetics-700-2020), pretraining, and labelled and validation (NaN: not labelled).
+    The columns are archive_part, pretraining, labelled and validation; what is not labelled has no number in the last.
     """
     return pd.read_csv(store.data_file("paper/lists.csv"), index_col="class")
 
