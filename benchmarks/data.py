@@ -26,7 +26,7 @@ from picojepa.clips import ClipConfig
 from picojepa.data import read_clips
 from picojepa.ensemble import HEADS, MEMBERS, classify_file
 from picojepa.features import load_encoder
-from picojepa.heads import LinearHead
+from picojepa.probing import LinearHead
 from standin import LABELLED_CLASSES
 
 CLIPS_PER_VIDEO = (1, 2, 4, 8, 16)

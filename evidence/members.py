@@ -30,9 +30,18 @@ from picojepa.config import Settings
 from picojepa.ensemble import PARTIALS, majority_vote, soft_vote
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
-from picojepa.heads import AttentiveHead, LinearHead, head_scores, train_head
 from picojepa.machine import device, seeded
-from picojepa.probing import colour_histogram, frame_differences, knn_probe, linear_probe, make_task
+from picojepa.probing import (
+    AttentiveHead,
+    LinearHead,
+    colour_histogram,
+    frame_differences,
+    head_scores,
+    knn_probe,
+    linear_probe,
+    make_task,
+    train_head,
+)
 
 TEST_LARGE = store.Stage("evidence.test_large", version=1)
 LARGE = 1000  # more videos of each labelled class

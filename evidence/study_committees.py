@@ -20,9 +20,8 @@ from picojepa.config import PROFILES, Settings
 from picojepa.ensemble import PARTIALS
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
-from picojepa.heads import LinearHead
 from picojepa.machine import device
-from picojepa.probing import make_task
+from picojepa.probing import LinearHead, make_task
 
 COUNTS = (2, 3, 4, 6, 8, 12)  # into how many disjoint parts the labelled list is cut
 

@@ -33,7 +33,7 @@ from picojepa.architecture import Encoder
 from picojepa.clips import Clips, normalise
 from picojepa.config import Settings
 from picojepa.features import load_encoder
-from picojepa.heads import LinearHead
+from picojepa.probing import LinearHead
 
 WARM, CALLS = 30, 300  # calls before the clock starts, and on the clock
 CHILD = """

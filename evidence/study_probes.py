@@ -28,9 +28,8 @@ from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.data import read_clips
 from picojepa.features import encode, load_encoder
-from picojepa.heads import LinearHead, head_scores, train_head
 from picojepa.machine import device, seeded
-from picojepa.probing import Task, linear_probe, make_task, supervised
+from picojepa.probing import LinearHead, Task, head_scores, linear_probe, make_task, supervised, train_head
 
 TRAINED = {"pre-trained": "primary", "pixel prediction": "V6", "still frames": "V8"}  # name here -> experiment
 POSITIONS = (0.0, 1.0)  # of test clips beside the centre, in a video

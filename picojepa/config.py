@@ -18,7 +18,7 @@ from picojepa import require
 from picojepa.architecture import ModelConfig
 from picojepa.clips import ClipConfig
 from picojepa.fitting import ProbeConfig, TrainingConfig
-from picojepa.masking import Grid
+from picojepa.masking import Grid, MaskConfig
 from standin.plan import StandInConfig
 
 # In what the published code differs from V-JEPA, and the finding F1-F6 that describes it. Chapter 4 has the table.
@@ -115,7 +115,7 @@ PROFILES = {
         clip=ClipConfig(frames=8, size=224, frames_per_second=None, clips_per_video=4),
         model=ModelConfig(width=192, depth=8, heads=8, predictor_width=96, predictor_depth=2, predictor_heads=4),
         training=TrainingConfig(
-            clips=28_800, batch=10, learning_rate=2e-4, warmup=0.25, ema=(0.998, 1.0), checkpoint_every=50
+            28_800, 10, 2e-4, warmup=0.25, ema=(0.998, 1.0), mask=MaskConfig(ratio=0.75), checkpoint_every=50
         ),
         probe=ProbeConfig(4, 10, 1e-4, attentive_epochs=4, attentive_learning_rate=1e-4, supervised_epochs=4),
         live_clips=2_400,

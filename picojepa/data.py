@@ -2,7 +2,6 @@
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +37,8 @@ def own_videos(path: Path) -> pd.DataFrame:
 
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
-    key = store.digest({"config": asdict(settings.data), "version": standin.VERSION})
+    made = {"config": store.plain(settings.data), "version": standin.VERSION, "actions": standin.CLASSES}
+    key = store.digest(made)
     folder = store.cache_folder() / "videos" / key
     standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
@@ -68,7 +68,7 @@ def load_clips(settings: Settings, videos: pd.DataFrame | None = None) -> Clips:
         videos = own_videos(own) if own else stand_in(settings)
     videos = videos.sort_values("split", kind="stable").reset_index(drop=True)  # pretrain before validation
     content = data_digest(videos)
-    with store.result(DECODED, {"clip": asdict(settings.clip), "list": content}) as result:
+    with store.result(DECODED, {"clip": store.plain(settings.clip), "list": content}) as result:
         if result.missing:
             result.facts |= decode_all(videos, settings.clip, content, result.folder)
     folder = result.folder

@@ -7,7 +7,7 @@ Book: chapter 6.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,17 @@ from picojepa.config import Settings
 from picojepa.data import labelled_classes, quarters, read_clips
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
-from picojepa.heads import LinearHead, head_scores, train_head
 from picojepa.machine import device, seeded
-from picojepa.probing import PREDICTIONS, Task, make_task, prediction_table, read_predictions
+from picojepa.probing import (
+    PREDICTIONS,
+    LinearHead,
+    Task,
+    head_scores,
+    make_task,
+    prediction_table,
+    read_predictions,
+    train_head,
+)
 
 FITTED = store.Stage("ensemble.heads", version=1)
 ANSWERS = store.Stage("ensemble.predictions", version=1)
@@ -137,7 +145,7 @@ def encodings(encoder: Encoder, clips: np.ndarray, config: ProbeConfig) -> list[
 def member_inputs(settings: Settings, clips: Clips, run: Path) -> dict[str, Any]:
     """What shapes the members, for keys."""
     rows = store.digest([member_rows(clips, member).tolist() for member in MEMBERS])
-    return {"run": run.name, "data": clips.digest, "rows": rows, "probe": asdict(settings.probe)}
+    return {"run": run.name, "data": clips.digest, "rows": rows, "probe": store.plain(settings.probe)}
 
 
 def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, LinearHead]:

@@ -16,7 +16,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -226,7 +225,7 @@ def chosen_threads(
 
 def training_inputs(settings: Settings, clips: Clips, stop: int = 0, objective: Objective = None) -> dict[str, Any]:
     """What shapes a pre-trained encoder, for keys; an objective of one's own is known by its name and ``version``."""
-    parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "training")}
+    parts = {name: store.plain(getattr(settings, name)) for name in ("clip", "model", "training")}
     inputs = {"recipe": settings.recipe, "published": list(settings.published), "data": clips.digest, **parts}
     more = {"stop": stop or None, "objective": objective and [objective.__name__, objective.version]}
     return inputs | {name: value for name, value in more.items() if value is not None}

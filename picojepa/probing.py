@@ -7,8 +7,8 @@ Book: chapter 5.
 """
 
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers, normalise
 from picojepa.config import Settings
 from picojepa.features import encode, load_encoder
-from picojepa.fitting import TrainingConfig, batch_numbers, fit
-from picojepa.heads import AttentiveHead, LinearHead, attentive_head, head_scores, train_head  # noqa: F401
+from picojepa.fitting import ProbeConfig, TrainingConfig, batch_numbers, fit
 from picojepa.machine import device, seeded
 
 ENCODER = store.Stage("probing.encoder", version=1)
@@ -65,6 +64,89 @@ def make_task(clips: Clips, classes: tuple[str, ...], labelled_only: bool = Fals
     require(not missing, f"class without training videos: {missing}; add some or ask about other classes")
     answers = label_numbers(videos.label[train], classes), label_numbers(videos.label[test], classes)
     return Task(classes, train, test, *answers)
+
+
+class LinearHead(nn.Module):
+    """Mean over tokens, then one linear layer: (B, N, D) or pooled (B, D) -> logits (B, classes).
+
+    Source: pico-JEPA section 3; 772 parameters for 4 classes at width 192. Book: chapters 5 and 6.
+    """
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, one per class."""
+        return self.linear(features.mean(1) if features.ndim == 3 else features)
+
+
+class AttentiveHead(nn.Module):
+    """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
+
+    Source: V-JEPA section 4 ("attentive probing"). Book: chapters 5 and 6.
+    """
+
+    def __init__(self, width: int, classes: int, heads: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.norm = nn.LayerNorm(width)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.linear = nn.Linear(width, classes)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits, one per class."""
+        tokens = self.norm(features)
+        pooled, _ = self.attention(self.query.expand(len(features), -1, -1), tokens, tokens, need_weights=False)
+        return self.linear(pooled.squeeze(1))
+
+
+def train_head(
+    head: nn.Module, features: Sequence[Tensor], labels: Tensor, epochs: int, peak: float, config: ProbeConfig
+) -> nn.Module:
+    """Train a head, in place, on stored features: AdamW, warm-up over at most 2 epochs, then a cosine.
+
+    Args:
+        head: changed and returned.
+        features: one or several encodings of the same clips, each (n, D) or (n, N, D); the epochs go round them.
+        labels: class numbers, (n,).
+        epochs: passes over the clips.
+        peak: largest learning rate.
+        config: batch, weight decay and seed of the shuffling.
+
+    Source: pico-JEPA section 3 (its `paper` values). Book: chapters 5 and 6.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    batches = max(1, len(labels) // config.batch)
+    schedule = TrainingConfig(clips=epochs * batches, batch=1, learning_rate=peak, final_learning_rate=1e-7)
+    schedule = replace(schedule, warmup=min(0.5, 2 / epochs), weight_decay=(config.weight_decay,) * 2)
+
+    def shuffled() -> Iterator[tuple[Tensor, Tensor]]:
+        for epoch in range(epochs):
+            for chosen in torch.randperm(len(labels), generator=generator).tensor_split(batches):
+                yield features[epoch % len(features)][chosen], labels[chosen]
+
+    return fit(head, shuffled(), replace(schedule, precision="float32"))
+
+
+def attentive_head(settings: Settings, tokens: Tensor, labels: Tensor, classes: int) -> AttentiveHead:
+    """An attentive head, trained on token features (n, N, D) and class numbers (n,)."""
+    config = settings.probe
+    head = new_attentive_head(settings, classes)
+    train_head(head, [tokens], labels, config.attentive_epochs, config.attentive_learning_rate, config)
+    return head
+
+
+def new_attentive_head(settings: Settings, classes: int) -> AttentiveHead:
+    """An untrained attentive head; the same seed gives the same weights."""
+    with seeded(settings.probe.seed):
+        return AttentiveHead(settings.model.width, classes, settings.model.heads).eval()
+
+
+@torch.no_grad()
+def head_scores(head: nn.Module, features: Tensor, batch: int = 256) -> np.ndarray:
+    """Probabilities of a head, (n, classes), from features (n, D) or (n, N, D)."""
+    return torch.cat([head(part).softmax(-1) for part in features.split(batch)]).numpy()
 
 
 def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.ndarray:
@@ -218,5 +300,5 @@ def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFram
 def task_inputs(settings: Settings, clips: Clips, task: Task) -> dict[str, Any]:
     """What shapes the answers to a task beside the encoder's weights, for keys."""
     question = [task.classes, task.train.tolist(), task.train_labels.tolist(), task.test.tolist()]
-    parts = {name: asdict(getattr(settings, name)) for name in ("clip", "model", "probe")}
+    parts = {name: store.plain(getattr(settings, name)) for name in ("clip", "model", "probe")}
     return {"data": clips.digest, "task": store.digest(question), **parts}

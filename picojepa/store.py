@@ -14,7 +14,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,17 @@ class Result:
 def digest(value: Any) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a value that JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A settings dataclass as plain values for keys.
+
+    A field that is added later, marked by ``field(default=..., metadata={"added": True})``, is left out while it has
+    its default: so what was stored before it keeps its key.
+    """
+    held = {f.name: getattr(config, f.name) for f in fields(config)}
+    kept = {f.name for f in fields(config) if not (f.metadata.get("added") and held[f.name] == f.default)}
+    return {name: plain(value) if is_dataclass(value) else value for name, value in held.items() if name in kept}
 
 
 def name_of(stage: Stage, inputs: Mapping[str, Any]) -> str:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from footage import workers
 from picojepa import store
+from standin.actions import CLASSES
 from standin.drawing import render
 from standin.plan import VERSION, StandInConfig, plan
 
@@ -74,7 +75,7 @@ def claim(config: StandInConfig, folder: Path) -> None:
 
 def _maker(config: StandInConfig) -> dict[str, Any]:
     """What makes the videos of a folder, as JSON has it."""
-    return json.loads(json.dumps({"version": VERSION, "config": asdict(config)}))
+    return json.loads(json.dumps({"version": VERSION, "actions": CLASSES, "config": asdict(config)}))
 
 
 def _generate(config: StandInConfig, folder: Path, count: int, stream: TextIO) -> pd.DataFrame:

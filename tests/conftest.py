@@ -40,7 +40,7 @@ GUIDE = "field_guide"  # chapter 4b
 EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
-    *("config", "store", "machine", "clips", "fitting", "features", "heads"),
+    *("config", "store", "machine", "clips", "fitting", "features"),
     *("jepa", "published", "checkpoints", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}

@@ -22,8 +22,8 @@ from picojepa.architecture import (
     sine_cosine_positions,
 )
 from picojepa.config import settings
-from picojepa.heads import LinearHead
 from picojepa.masking import tube
+from picojepa.probing import LinearHead
 
 
 @pytest.fixture(autouse=True)

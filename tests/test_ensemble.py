@@ -14,7 +14,7 @@ from picojepa import ensemble, features, store
 from picojepa.architecture import new_encoder
 from picojepa.data import VideoError, quarters
 from picojepa.ensemble import MEMBERS, PARTIALS, TIE_RULES, VOTES
-from picojepa.heads import LinearHead
+from picojepa.probing import LinearHead
 from standin import LABELLED_CLASSES
 
 
@@ -49,8 +49,7 @@ def test_majority_vote_against_a_counter(rule, members):
             "summed certainty": max(first, key=lambda c: sum(s[c] for s in scores[:, video])),
             "class order": first[0],
             "first member": next(v for v in best if v in first),
-            "by lot": chosen,
-        }[rule]
+        }.get(rule, chosen)
         assert chosen in first
         assert chosen == wanted
     assert ties > 50, "without ties the rule is not tested"

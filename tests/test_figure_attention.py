@@ -13,8 +13,7 @@ from safetensors.torch import save_file
 from picojepa import probing
 from picojepa.architecture import new_encoder
 from picojepa.features import encode
-from picojepa.heads import AttentiveHead, head_scores
-from picojepa.probing import Task
+from picojepa.probing import AttentiveHead, Task, head_scores
 
 CLASSES = ("archery", "air_drumming", "with_none")
 

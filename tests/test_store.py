@@ -34,13 +34,11 @@ LAYERS = {
     "features": {"architecture", "clips", "config", "machine"},
     "jepa": {"architecture", "config", "fitting", "machine", "masking"},
     "published": {"architecture", "config", "jepa", "machine", "masking"},
-    "heads": {"config", "fitting", "machine"},
     "checkpoints": {"clips", "config", "features", "fitting", "jepa", "machine", "store"},
     "pretraining": {"checkpoints", "clips", "config", "data", "fitting", "jepa", "machine", "masking", "published"}
     | {"store"},
-    "probing": {"architecture", "clips", "config", "features", "fitting", "heads", "machine", "store"},
-    "ensemble": {"architecture", "clips", "config", "data", "features", "fitting", "heads", "machine", "probing"}
-    | {"store"},
+    "probing": {"architecture", "clips", "config", "features", "fitting", "machine", "store"},
+    "ensemble": {"architecture", "clips", "config", "data", "features", "fitting", "machine", "probing"} | {"store"},
     "tsne": {"clips", "data"},
     "results": {"clips", "config", "ensemble", "probing", "stats", "store"},
 }

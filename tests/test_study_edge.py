@@ -10,8 +10,8 @@ from evidence import study_edge as study
 from evidence.studies import all_studies
 from picojepa import ensemble
 from picojepa.architecture import new_encoder
-from picojepa.heads import LinearHead
 from picojepa.machine import seeded
+from picojepa.probing import LinearHead
 
 
 def heads(count: int) -> list[LinearHead]:

@@ -46,7 +46,7 @@ def figure(kind: str, data: Mapping[str, Any], picture: str, title: str) -> HTML
         f'<div class="pj" data-kind="{kind}" role="group" aria-label="{html.escape(title)}">'
         f'<div class="pj-still">{picture}</div><div class="pj-live"></div>'
         f'<script type="application/json">{payload}</script></div>'
-        f"<style>{style}</style><script>{core}{script}picojepa.scan();</script>"
+        f"<style>.pj {{ --pj-context: {CONTEXT}; }}\n{style}</style><script>{core}{script}picojepa.scan();</script>"
     )
 
 

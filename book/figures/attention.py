@@ -25,8 +25,7 @@ from picojepa.architecture import Encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import encode
-from picojepa.heads import AttentiveHead, new_attentive_head
-from picojepa.probing import Task
+from picojepa.probing import AttentiveHead, Task, new_attentive_head
 
 HEAT = "#FFD400"
 

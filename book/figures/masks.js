@@ -25,7 +25,7 @@ picojepa.define("masks", (ui, data, figure) => {
         context.fillRect(left, top, width, height);
         context.globalAlpha = 1;
         if (covered) {
-          context.strokeStyle = "#7A3600";
+          context.strokeStyle = "rgba(0, 0, 0, 0.5)";
           context.beginPath();
           context.moveTo(left, top + height);
           context.lineTo(left + width, top);
