@@ -15,7 +15,7 @@ from torch import Tensor, distributed
 
 from picojepa import require
 
-ENOUGH = 0.9  # share of the best speed with which fewer threads are preferred: a busy machine punishes many
+ENOUGH = 0.7  # share of the best speed with which fewer threads are preferred: beside other work many lose far more
 
 
 def device() -> torch.device:
