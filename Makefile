@@ -29,7 +29,7 @@ doctor: $(STAMP)  ## print versions, decode one clip, name what is wrong and how
 	@$(BIN)/python tools/doctor.py
 
 test: $(STAMP)  ## run the tests, two files at a time; chapters run in the profile smoke
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 $(WEB): tests/web/package.json tests/web/package-lock.json | $(STAMP)
 	@command -v npm >/dev/null || { echo "npm is missing (on Debian: sudo apt-get install npm)" >&2; exit 1; }

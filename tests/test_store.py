@@ -284,7 +284,7 @@ def test_atomic_writing_names_the_path_and_leaves_no_part(small_disk, provoked):
     assert caught.value.filename == str(path)
     assert path.read_bytes() == before
     assert [file.name for file in small_disk.iterdir()] == ["card.json"]
-    provoked("a full disk", "replacing a file")
+    provoked("a full disk", "storing results")
 
 
 def test_atomic_writing_leaves_the_old_file_when_it_fails(tmp_path, monkeypatch, provoked):
