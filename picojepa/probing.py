@@ -157,9 +157,9 @@ def linear_probe(train: np.ndarray, labels: np.ndarray, test: np.ndarray) -> np.
     """
     rarest = int(np.unique(labels, return_counts=True)[1].min())
     choice = {"Cs": PENALTIES, "cv": min(3, rarest), "scoring": "neg_log_loss", "l1_ratios": (0,)}
-    solver = "newton-cholesky"  # converges with the weakest penalty too, in a few steps
-    fit = LogisticRegressionCV(**choice, solver=solver, use_legacy_attributes=False) if rarest > 1 else None
-    model = make_pipeline(StandardScaler(), fit or LogisticRegression(solver=solver))
+    how = {"solver": "newton-cg", "max_iter": 1000}  # converges with the weakest penalty too
+    fit = LogisticRegressionCV(**choice, **how, use_legacy_attributes=False) if rarest > 1 else None
+    model = make_pipeline(StandardScaler(), fit or LogisticRegression(**how))
     with threadpool_limits(1):  # on matrices this small, threads wait for each other twenty times longer than they work
         return model.fit(train, labels).predict_proba(test)
 

@@ -17,6 +17,12 @@ STEPS, EVERY = 44, 2
 LOOKED = [*range(0, STEPS, EVERY), STEPS - 1]  # steps after which there is a look
 
 
+@pytest.fixture(autouse=True)
+def twenty_looks(monkeypatch):
+    """So that a run of 44 steps is looked at every second step."""
+    monkeypatch.setattr(training_film, "LOOKS", 20)
+
+
 @pytest.fixture
 def clips(noise) -> Clips:
     """Seven training and three held-out videos."""

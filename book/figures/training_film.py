@@ -25,7 +25,7 @@ from picojepa.jepa import JEPA
 from picojepa.machine import threads
 
 CLIPS = 8  # held-out clips whose features are kept
-LOOKS = 20  # looks at the features of a run, about
+LOOKS = 12  # looks at the features of a run, about
 FILM = store.Stage("pretraining.film", version=1)
 MEASURES = {"loss": "loss", "spread": "spread", "effective_rank": "effective rank"}
 STYLES = (
