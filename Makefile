@@ -38,7 +38,7 @@ $(WEB): tests/web/package.json tests/web/package-lock.json | $(STAMP)
 	@touch $@
 
 test-web: $(STAMP) $(WEB)  ## open every page of the built book in Chromium and try all that can be used
-	@$(BIN)/python -m pytest tests/web -q -n 2 --dist worksteal --confcutdir=tests/web --site $(SITE)
+	@$(BIN)/python -m pytest tests/web -q --confcutdir=tests/web --site $(SITE)
 
 lighthouse: $(STAMP) $(WEB)  ## let Lighthouse rate the built book and write benchmarks/web.json
 	@$(BIN)/python -m tests.web.lighthouse --site $(SITE) $(ARGS)

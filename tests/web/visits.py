@@ -114,7 +114,7 @@ def settle(seen: Visit) -> None:
         page.wait_for_selector("mjx-container", timeout=SECONDS, state="attached")
     for figure in page.locator(".pj").all():
         figure.scroll_into_view_if_needed()
-        page.wait_for_timeout(50)
+        page.wait_for_timeout(150)
     page.evaluate("scrollTo(0, 0)")
     seen.rest()
 
