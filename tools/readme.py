@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 from bs4 import BeautifulSoup
+from PIL import Image
 
 from evidence import records
 from picojepa import data, ensemble, pretraining, probing, results, stats
@@ -20,13 +21,13 @@ BUILT = ROOT / "_build" / "html"
 PICTURES = {"fig-masking-occlusion": "02_masking", "fig-probing-seeds": "05_probing"}
 
 
-def picture(name: str, chapter: str) -> bytes:
-    """PNG of the figure with this name on a built page."""
+def picture(name: str, chapter: str) -> Image.Image:
+    """The figure with this name on a built page; opaque, so it needs no alpha channel."""
     page = BeautifulSoup((BUILT / f"{chapter}.html").read_text(encoding="utf-8"), "html.parser")
     figure = page.find(id=name)
     if figure is None:
         raise LookupError(f"no figure {name} in {chapter}; run `make book` first")
-    return (BUILT / figure.find("img")["src"]).read_bytes()
+    return Image.open(BUILT / figure.find("img")["src"]).convert("RGB")
 
 
 def beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
@@ -109,7 +110,7 @@ def main() -> None:
     folder = ROOT / "book" / "images"
     folder.mkdir(exist_ok=True)
     for name, chapter in PICTURES.items():
-        (folder / f"{name}.png").write_bytes(picture(name, chapter))
+        picture(name, chapter).save(folder / f"{name}.png", optimize=True)
     path = ROOT / "README.md"
     before, rest = path.read_text(encoding="utf-8").split(START)
     path.write_text(before + START + block() + END + rest.split(END)[1], encoding="utf-8")
