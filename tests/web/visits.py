@@ -1,13 +1,14 @@
 """What can be seen of a page in Chromium. Each check tells what is wrong, one line for each thing."""
 
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, Playwright, Request
+from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, Playwright, Request, expect
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -114,7 +115,8 @@ def settle(seen: Visit) -> None:
         page.wait_for_selector("mjx-container", timeout=SECONDS, state="attached")
     for figure in page.locator(".pj").all():
         figure.scroll_into_view_if_needed()
-        page.wait_for_timeout(150)
+        with suppress(AssertionError):  # the checks tell what a figure lacks that stays dead
+            expect(figure).to_have_class(re.compile(r"\bpj-ready\b"))
     page.evaluate("scrollTo(0, 0)")
     seen.rest()
 
