@@ -92,7 +92,7 @@ class Trainer:
     def __init__(self, settings: Settings, batch: int, fused: bool = False) -> None:
         self.config, self.fused, size = settings.training, fused, settings.clip.size
         self.clips = torch.randn(batch, 3, settings.clip.frames, size, size, device=device())
-        self.model = pretraining.RECIPES[settings.recipe](settings, 0).to(device()).train()
+        self.model = pretraining.OBJECTIVES[settings.recipe](settings, 0).to(device()).train()
         self.optimizer = fitting.make_optimizer(self.model.parameter_groups(), self.config)
         self.number = self.config.steps // 2
         if self.config.compile:

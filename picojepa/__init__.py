@@ -6,6 +6,7 @@ A clip flows down, and nothing climbs back: file -> clip (`footage`, `data`) -> 
 `machine` knows the computer.
 """
 
+import math
 from typing import Any
 
 __version__ = "1.0.0"
@@ -22,6 +23,14 @@ def require_whole(owner: Any, *names: str) -> None:
     for name in names:
         value = getattr(owner, name)
         require(isinstance(value, int) and value >= 1, f"{name} must be a whole number of at least 1, not {value!r}")
+
+
+def require_positive(owner: Any, *names: str) -> None:
+    """Raise ValueError unless the named attributes are finite numbers above 0."""
+    for name in names:
+        value = getattr(owner, name)
+        good = isinstance(value, int | float) and 0 < value < math.inf
+        require(good, f"{name} must be a finite number above 0, not {value!r}")
 
 
 def require_rising(owner: Any, name: str, low: float, high: float) -> None:

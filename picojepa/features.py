@@ -56,7 +56,7 @@ def spread_and_rank(features: Tensor) -> tuple[float, float]:
     Returns the mean over D of the standard deviation over clips, and the effective rank (the exponential of the
     entropy of the normalised singular values), between 1 and min(n, D).
 
-    Source: Roy and Vetterli 2007 for the effective rank. Book: chapters 4.
+    Source: Roy and Vetterli 2007 for the effective rank. Book: chapter 4.
     """
     centred = features.double() - features.double().mean(0)
     share = torch.linalg.svdvals(centred)

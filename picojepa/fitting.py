@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from picojepa import require, require_rising, require_whole
+from picojepa import require, require_positive, require_rising, require_whole
 from picojepa.machine import autocast
 from picojepa.masking import MaskConfig
 
@@ -53,6 +53,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "clips", "batch", "log_every", "watch_every", "checkpoint_every")
+        require_positive(self, "learning_rate", "predictor_rate", "gradient_clip")
         require(self.clips >= self.batch, "clips must be at least one batch")
         require_rising(self, "ema", 0, 1)
         require_rising(self, "weight_decay", 0, math.inf)
@@ -79,6 +80,7 @@ class ProbeConfig:
 
     def __post_init__(self) -> None:
         require_whole(self, "epochs", "batch", "attentive_epochs", "supervised_epochs", "neighbours")
+        require_positive(self, "learning_rate", "attentive_learning_rate")
 
 
 def cosine(progress: float, first: float, last: float) -> float:
@@ -106,9 +108,11 @@ def gradient_limit(step: int, config: TrainingConfig) -> float:
 
 def decay_groups(module: nn.Module, rate: float = 1.0) -> list[dict[str, Any]]:
     """Parameters for an optimiser: weight decay on matrices only, not on biases, norms, positions and mask tokens."""
-    named = list(module.named_parameters())
-    free = [p for name, p in named if p.ndim < 2 or name.endswith(("positions", "mask_tokens"))]
-    matrices = [p for name, p in named if p.ndim >= 2 and not name.endswith(("positions", "mask_tokens"))]
+    matrices: list[nn.Parameter] = []
+    free: list[nn.Parameter] = []
+    for name, parameter in module.named_parameters():
+        decays = parameter.ndim >= 2 and not name.endswith(("positions", "mask_tokens"))
+        (matrices if decays else free).append(parameter)
     return [{"params": matrices, "decays": True, "rate": rate}, {"params": free, "decays": False, "rate": rate}]
 
 

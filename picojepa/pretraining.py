@@ -39,7 +39,7 @@ from picojepa.published import PublishedJEPA
 
 Objective = type[JEPA] | None  # in place of that of the recipe
 RUN = store.Stage("pretraining.run", version=1)
-RECIPES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}
+OBJECTIVES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}  # by recipe, see `config.RECIPES`
 WORTH_MEASURING = 200  # steps from which on the number of threads is measured
 log = logging.getLogger(__name__)
 
@@ -141,7 +141,7 @@ def training_steps(
 
 def new_model(settings: Settings, objective: Objective = None) -> tuple[JEPA, torch.optim.Optimizer]:
     """An untrained model of the recipe, or with another objective, ready to be trained, and its optimiser."""
-    kind = objective or RECIPES[settings.recipe]
+    kind = objective or OBJECTIVES[settings.recipe]
     model = kind(settings, settings.training.seed).to(device()).train()
     return model, fitting.make_optimizer(model.parameter_groups(), settings.training)
 

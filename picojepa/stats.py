@@ -61,6 +61,7 @@ def bootstrap_interval(
         level: of the interval.
         draws: how often the videos are drawn again, with replacement.
         seed: of the draws.
+
     Book: chapter 8.
     """
     samples = [np.asarray(sample, dtype=float) for sample in (values, minus) if sample is not None]

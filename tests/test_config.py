@@ -1,6 +1,7 @@
 """Settings: known names, checks that name the remedy, geometry."""
 
 import json
+import math
 import re
 from dataclasses import FrozenInstanceError, asdict, fields, replace
 
@@ -152,6 +153,19 @@ WHOLE = {
 @pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in WHOLE.items() for name in names])
 def test_counts_are_whole_numbers_of_at_least_one(part, name, number):
     with pytest.raises(ValueError, match=f"^{name} must be a whole number of at least 1, not {number!r}$"):
+        part(**{name: number})
+
+
+POSITIVE = {
+    TrainingConfig: ("learning_rate", "predictor_rate", "gradient_clip"),
+    ProbeConfig: ("learning_rate", "attentive_learning_rate"),
+}
+
+
+@pytest.mark.parametrize("number", [0, -1.0, math.nan, math.inf, None, "2"])
+@pytest.mark.parametrize(("part", "name"), [(part, name) for part, names in POSITIVE.items() for name in names])
+def test_rates_are_finite_and_above_zero(part, name, number):
+    with pytest.raises(ValueError, match=f"^{name} must be a finite number above 0, not {number!r}$"):
         part(**{name: number})
 
 

@@ -60,7 +60,7 @@ def test_no_names_are_all_names(tiny):
     assert as_published(tiny, "dropout", "mask_runs").published == ("mask_runs", "dropout")
     paper = config.settings("paper", "published")
     assert (paper.recipe, paper.published) == ("published", tuple(SWITCHES))
-    assert set(pretraining.RECIPES) == set(config.RECIPES)
+    assert set(pretraining.OBJECTIVES) == set(config.RECIPES)
 
 
 def test_the_recipe_published_computes_in_float32(tiny):
