@@ -44,6 +44,10 @@ class StandInConfig:
             raise ValueError(f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
+        for name in ("figure_height", "seconds"):
+            low, high = getattr(self, name)
+            if not 0 < low <= high:
+                raise ValueError(f"{name} must be two numbers above 0 that rise, not {(low, high)}")
 
 
 def plan(config: StandInConfig) -> pd.DataFrame:

@@ -127,6 +127,11 @@ def test_geometry_that_does_not_fit_is_refused(clip, message):
         (lambda: TrainingConfig(crop=(0.0, 1.0)), "a crop keeps a share of the frame above 0"),
         (lambda: StandInConfig(scale=0), r"scale must lie in \(0, 1\], not 0"),
         (lambda: StandInConfig(scene_correlation=1.5), r"scene_correlation must lie in \[0, 1\], not 1.5"),
+        (lambda: StandInConfig(seconds=(2, 1)), r"seconds must be two numbers above 0 that rise, not \(2, 1\)"),
+        (
+            lambda: StandInConfig(figure_height=(0.0, 0.5)),
+            r"figure_height must be two numbers above 0 that rise, not \(0.0, 0.5\)",
+        ),
         (lambda: ClipConfig(frames_per_second=0), "frames_per_second must be above 0 or None, not 0"),
         (lambda: settings("smoke", "other"), "unknown recipe 'other'"),
         (lambda: Settings(profile="x", recipe="other"), "unknown recipe 'other'; known: vjepa, published"),
