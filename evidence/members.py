@@ -6,7 +6,7 @@ by them.
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,14 +69,13 @@ def large_test(settings: Settings, classes: tuple[str, ...], each: int = LARGE) 
         ValueError: the book is built with one's own videos, of which no more can be made.
     """
     require(data.source() is None, "more videos can be made of the stand-in only; unset PICOJEPA_DATA")
-    made = {"data": asdict(settings.data), "generator": standin.VERSION, "decoder": data.DECODED.version}
-    with store.result(TEST_LARGE, {"each": each, "clip": asdict(settings.clip), **made}) as result:
+    decoded = {"clip": store.plain(settings.clip), "decoder": data.DECODED.version}
+    with store.result(TEST_LARGE, {"each": each, **decoded, **standin.made_from(settings.data)}) as result:
         if result.missing:
             longer = replace(settings.data, validation_scale=settings.data.validation_scale + (each + 1) / 48)
             known, plan = set(standin.plan(settings.data).path), standin.plan(longer)
-            more = (
-                plan[plan.labelled & (plan.split == "validation") & ~plan.path.isin(known)].groupby("label").head(each)
-            )
+            unseen = plan[plan.labelled & (plan.split == "validation") & ~plan.path.isin(known)]
+            more = unseen.groupby("label").head(each)
             with ProcessPoolExecutor(None, workers.context(__name__), workers.end_with_parent) as pool:
                 draw = partial(one_more, settings=settings)
                 pixels = np.stack(list(pool.map(draw, more.to_dict("records"), chunksize=8)))

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +79,7 @@ def read_metrics(folder: Path) -> pd.DataFrame:
 
 def save_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer, step: int, settings: Settings) -> None:
     """Replace the checkpoint in a folder in one move."""
-    state = {"step": step, "settings": json.dumps(asdict(settings.model))}
+    state = {"step": step, "settings": json.dumps(store.plain(settings.model))}
     state |= {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
     buffer = io.BytesIO()  # torch.save does not say that a disk is full
     torch.save(state, buffer)
@@ -97,7 +96,7 @@ def load_checkpoint(folder: Path, model: JEPA, optimizer: torch.optim.Optimizer,
     if not path.exists():
         return 0
     state = torch.load(path, weights_only=True, map_location=device())
-    made_for, wanted = json.loads(state["settings"]), asdict(settings.model)
+    made_for, wanted = json.loads(state["settings"]), store.plain(settings.model)
     require(made_for == wanted, f"{path}: made for another geometry, {made_for}; delete it or go back to its settings")
     load_weights(model, state["model"], path)
     optimizer.load_state_dict(state["optimizer"])

@@ -37,9 +37,7 @@ def own_videos(path: Path) -> pd.DataFrame:
 
 def stand_in(settings: Settings) -> pd.DataFrame:
     """The list of the stand-in's videos; videos that are not there yet are generated (minutes, resumes)."""
-    made = {"config": store.plain(settings.data), "version": standin.VERSION, "actions": standin.CLASSES}
-    key = store.digest(made)
-    folder = store.cache_folder() / "videos" / key
+    folder = store.cache_folder() / "videos" / store.digest(standin.made_from(settings.data))
     standin.generate(settings.data, folder)
     return read_manifest(folder / "manifest.csv")
 

@@ -14,7 +14,7 @@ Book: chapter 1.
 
 from standin.actions import ACTIONS, CLASSES, LABELLED_CLASSES
 from standin.drawing import render
-from standin.files import generate, write_video
+from standin.files import generate, made_from, write_video
 from standin.plan import VERSION, StandInConfig, plan
 from standin.scenes import SCENES
 
@@ -26,6 +26,7 @@ __all__ = [
     "VERSION",
     "StandInConfig",
     "generate",
+    "made_from",
     "plan",
     "render",
     "write_video",

@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -62,7 +61,7 @@ def generate(
 def _finished(config: StandInConfig, folder: Path) -> pd.DataFrame | None:
     """The manifest if all of its videos are there; ValueError if the folder belongs to another configuration."""
     claimed, manifest = folder / "generator.json", folder / "manifest.csv"
-    if claimed.exists() and json.loads(claimed.read_text()) != _maker(config):
+    if claimed.exists() and store.digest(json.loads(claimed.read_text())) != store.digest(made_from(config)):
         raise ValueError(f"{claimed} names another version or configuration; delete {folder} or choose another folder")
     table = pd.read_csv(manifest) if manifest.exists() else None
     return None if table is None or not all((folder / path).exists() for path in table["path"]) else table
@@ -70,12 +69,12 @@ def _finished(config: StandInConfig, folder: Path) -> pd.DataFrame | None:
 
 def claim(config: StandInConfig, folder: Path) -> None:
     """Say for which configuration a folder is, before its first video, so that two never share one."""
-    store.write_json(folder / "generator.json", _maker(config))
+    store.write_json(folder / "generator.json", made_from(config))
 
 
-def _maker(config: StandInConfig) -> dict[str, Any]:
-    """What makes the videos of a folder, as JSON has it."""
-    return json.loads(json.dumps({"version": VERSION, "actions": CLASSES, "config": asdict(config)}))
+def made_from(config: StandInConfig) -> dict[str, Any]:
+    """All that shapes the videos, as plain values, for keys and for the file that claims a folder."""
+    return {"version": VERSION, "actions": CLASSES, "config": store.plain(config)}
 
 
 def _generate(config: StandInConfig, folder: Path, count: int, stream: TextIO) -> pd.DataFrame:

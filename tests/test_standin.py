@@ -2,7 +2,7 @@
 
 import io
 import json
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -205,6 +205,17 @@ def test_complete_folder_is_read_not_made(folder, monkeypatch):
     table = standin.generate(SMALL, folder)
     assert table["sha256"].str.len().eq(64).all()
     pd.testing.assert_frame_equal(table.drop(columns="sha256"), standin.plan(SMALL), check_dtype=False)
+
+
+def test_a_folder_still_fits_when_a_setting_is_added(folder):
+    @dataclass(frozen=True)
+    class Later(StandInConfig):
+        weather: float = field(default=0.0, metadata={"added": True})
+
+    later = Later(**asdict(SMALL))
+    assert standin.generate(later, folder)["sha256"].str.len().eq(64).all()
+    with pytest.raises(ValueError, match="generator.json.*delete"):
+        standin.generate(replace(later, weather=0.5), folder)
 
 
 def test_another_configuration_is_refused(folder, provoked):
