@@ -18,9 +18,10 @@ import pandas as pd
 from picojepa import require, store
 
 REQUIRED_COLUMNS = ("path", "label")
-NOTED_COLUMNS = ("seed", "frames", "fps", "width", "height", "gop", "crf", "sha256")  # by the generator, kept as text
+NOTED_COLUMNS = (*"seed frames fps width height gop crf sha256 travel props occluder".split(),)  # by the generator, kept as text
 OPTIONAL_COLUMNS = ("split", "group", "labelled", "scene", *NOTED_COLUMNS)
 SPLITS = ("pretrain", "validation")
+MORE_SPLITS = ("validation-counter",)  # further videos to be asked about, of the stand-in
 VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
 SUFFIXES = frozenset(".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 
@@ -119,7 +120,7 @@ def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     _refuse(where, table.path[paths.duplicated()], "listed twice: {}; remove one of the rows")
     if "split" not in table:
         table["split"] = split_by_rule(table)
-    unknown = sorted({*table.split.fillna("empty")} - {*SPLITS})
+    unknown = sorted({*table.split.fillna("empty")} - {*SPLITS, *MORE_SPLITS})
     _refuse(where, unknown, f"unknown split {{}}; known splits: {', '.join(SPLITS)}")
     bare = sorted({*table.label} - {*table.label[table.split == "pretrain"]})
     _refuse(where, bare, "class without training videos: {}; add some or remove its validation videos")

@@ -143,8 +143,10 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(model.width)
         initialise(self)
 
-    def forward(self, clips: Tensor, keep: Tensor | None = None) -> Tensor:
+    def forward(self, clips: Tensor, keep: Tensor | None = None, each: list[Tensor] | None = None) -> Tensor:
         """Encode normalised clips, (B, 3, T, H, W); hidden tokens are dropped before the first block.
+
+        To a list ``each`` the output of every block is added, (B, M, D).
 
         Returns (B, M, D) for the tokens with the numbers ``keep``, (B, M), or (B, N, D) for all of them.
 
@@ -161,6 +163,8 @@ class Encoder(nn.Module):
         x = self.embed(x) + positions
         for block in self.blocks:
             x = block(x)
+            if each is not None:
+                each.append(x)
         return self.norm(x)
 
 

@@ -19,6 +19,7 @@ from picojepa import require, require_positive, require_rising, require_whole
 from picojepa.machine import autocast
 from picojepa.masking import MaskConfig
 
+ADDED = {"added": True}  # a setting that is left out of keys while it has its default
 PRECISIONS = ("float32", "bfloat16")
 
 
@@ -40,6 +41,9 @@ class TrainingConfig:
     mask: MaskConfig = field(default_factory=MaskConfig)
     crop: tuple[float, float] | None = None  # random resized crop: range of the area kept; None: whole frames
     stop_gradient: bool = True  # False: one encoder for context and targets, the collapse of chapter 4
+    target: str = field(default="last block", metadata=ADDED)  # what is predicted, a name in jepa.TARGETS
+    spreading: str = field(default="none", metadata=ADDED)  # a name in spreading.TERMS that joins the loss, or none
+    spreading_weight: float = field(default=1.0, metadata=ADDED)
     precision: str = "bfloat16"  # of matrix products, where the device has instructions for it; else float32
     compile: bool = False  # torch.compile; pays on long runs on a GPU
     log_every: int = 25  # steps between two rows of the metrics file

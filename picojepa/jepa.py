@@ -6,6 +6,7 @@ Book: chapter 4.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,6 +18,35 @@ from picojepa.config import Settings
 from picojepa.fitting import decay_groups
 from picojepa.machine import seeded
 from picojepa.masking import Mask, draw, masks_per_clip
+from picojepa.spreading import spread_loss
+
+
+def last_block(model: "JEPA", clips: Tensor) -> Tensor:
+    """Features of the last block, layer-normalised. Source: V-JEPA section 3."""
+    features = model.target_features(clips)
+    return F.layer_norm(features, features.shape[-1:])
+
+
+def all_blocks(model: "JEPA", clips: Tensor) -> Tensor:
+    """Mean over the blocks, each number normalised over the clip's tokens. Source: Baevski et al. 2022 (data2vec)."""
+    each: list[Tensor] = []
+    model.target_features(clips, each)
+    return torch.stack([F.instance_norm(x.transpose(1, 2)).transpose(1, 2) for x in each]).mean(0)
+
+
+def minus_clip_mean(model: "JEPA", clips: Tensor) -> Tensor:
+    """Features less what all tokens of a clip share, each number normalised over the batch."""
+    features = model.target_features(clips)
+    own = features - features.mean(1, keepdim=True)
+    return own / own.std((0, 1)).clamp_min(1e-6)
+
+
+# What is predicted of every token, (B, N, D), from normalised clips.
+TARGETS: dict[str, Callable[["JEPA", Tensor], Tensor]] = {
+    "last block": last_block,
+    "all blocks": all_blocks,
+    "minus clip mean": minus_clip_mean,
+}
 
 
 class JEPA(nn.Module):
@@ -54,26 +84,33 @@ class JEPA(nn.Module):
         features = self.targets(clips)  # (B, N, D)
         losses, similarities = [], []
         for kind, mask in enumerate(masks):
-            predicted = self.predict(self.encode(clips, mask.context), mask, kind)  # (B, K, D)
+            context = self.encode(clips, mask.context)  # (B, M, D)
+            predicted = self.predict(context, mask, kind)  # (B, K, D)
             wanted = gather_tokens(features, mask.target)  # (B, K, D)
-            losses.append(self.distance(predicted.float(), wanted.float()))
+            losses.append(self.distance(predicted.float(), wanted.float()) + self.spreading(context.float()))
             similarities.append(F.cosine_similarity(predicted.detach(), wanted.detach(), dim=-1).float().mean())
         return torch.stack(losses).mean(), torch.stack(similarities).mean()
 
     def targets(self, clips: Tensor) -> Tensor:
-        """Layer-normalised features of every token, (B, N, D), from all of the clip."""
-        features = self.target_features(clips)
-        return F.layer_norm(features, features.shape[-1:])
+        """What is to be predicted of every token, (B, N, D), from all of the clip; see `TARGETS`."""
+        return TARGETS[self.settings.training.target](self, clips)
 
-    def target_features(self, clips: Tensor) -> Tensor:
-        """Features of every token, (B, N, D), from the encoder that gives the targets.
+    def spreading(self, context: Tensor) -> Tensor:
+        """What keeps the features of context tokens, (B, M, D), spread, if the settings ask for it; else 0."""
+        config = self.settings.training
+        if config.spreading == "none":
+            return context.new_zeros(())
+        return config.spreading_weight * spread_loss(config.spreading, context)
+
+    def target_features(self, clips: Tensor, each: list[Tensor] | None = None) -> Tensor:
+        """Features of every token, (B, N, D), from the encoder that gives the targets; ``each`` as in `Encoder`.
 
         With ``stop_gradient=False`` there is one encoder for both parts, and the loss can change the targets.
         """
         if not self.settings.training.stop_gradient:
-            return self.encoder(clips)
+            return self.encoder(clips, each=each)
         with torch.no_grad():
-            return self.target_encoder(clips)
+            return self.target_encoder(clips, each=each)
 
     def encode(self, clips: Tensor, context: Tensor) -> Tensor:
         """Features of the context tokens, (B, M, D), from the context tokens alone."""

@@ -207,7 +207,7 @@ def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
 
 def supervised(settings: Settings, clips: Clips, task: Task, start: Encoder | None = None) -> np.ndarray:
     """Train an encoder, the same from scratch if none is given, and a linear head: probabilities (n_test, classes)."""
-    seed, how = settings.probe.seed, _supervision(settings)
+    seed, how = settings.probe.seed, supervision(settings)
     schedule = TrainingConfig(max(how["batch"], settings.probe.supervised_epochs * len(task.train)), seed=seed, **how)
     where, encoder = device(), start or new_encoder(settings.model, settings.grid, seed)
     with seeded(seed):
@@ -223,7 +223,7 @@ def supervised(settings: Settings, clips: Clips, task: Task, start: Encoder | No
     return head_scores(model[1].cpu(), encode(encoder, clips.centre[task.test]))
 
 
-def _supervision(settings: Settings) -> dict[str, Any]:
+def supervision(settings: Settings) -> dict[str, Any]:
     """What supervised training takes over from pre-training."""
     return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
 
@@ -286,7 +286,7 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
     """Predictions of a colour histogram with a linear probe, and of supervised training from scratch, stored."""
-    inputs = {"training": _supervision(settings), **task_inputs(settings, clips, task)}
+    inputs = {"training": supervision(settings), **task_inputs(settings, clips, task)}
     with store.result(BASELINES, inputs) as result:
         if result.missing:
             histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]

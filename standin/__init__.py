@@ -4,6 +4,7 @@
 - `standin.scenes`: what is behind it
 - `standin.plan`: the configuration and the list of videos
 - `standin.drawing`: from a row of the list to frames
+- `standin.filming`: the same for version 2, with figures by `standin.figure`
 - `standin.files`: from the list to a folder of videos
 
 Two factors make a video. The *action* is motion and pose only; the *scene* is the background only.
@@ -13,17 +14,16 @@ Book: chapter 1.
 """
 
 from standin.actions import ACTIONS, CLASSES, LABELLED_CLASSES
-from standin.drawing import render
-from standin.files import generate, made_from, write_video
-from standin.plan import VERSION, StandInConfig, plan
+from standin.files import generate, made_from, render, write_video
+from standin.plan import COUNTER, StandInConfig, plan
 from standin.scenes import SCENES
 
 __all__ = [
     "ACTIONS",
     "CLASSES",
+    "COUNTER",
     "LABELLED_CLASSES",
     "SCENES",
-    "VERSION",
     "StandInConfig",
     "generate",
     "made_from",

@@ -7,7 +7,7 @@ Book: chapter 1.
 """
 
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,8 +16,10 @@ import pandas as pd
 from standin.actions import ACTIONS
 from standin.scenes import SCENES
 
-VERSION = "1.1"  # of the generator: another version makes other videos
-
+ADDED: dict[str, Any] = {"added": True}  # a setting that is left out of keys while it has its default
+VERSIONS = ("1.1", "2")  # of the generator: another version makes other videos
+TRAVELS = ("left", "right")
+COUNTER = "validation-counter"  # the split of videos that never play in their action's own scene
 RATES = (12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 29.97)  # frames per second
 SIZES = ((96, 96), (112, 96), (128, 96), (96, 120), (104, 104))  # width, height in pixels; even for yuv420p
 GOPS = (6, 12, 30, 250)  # frames from one key frame to the next
@@ -36,12 +38,19 @@ class StandInConfig:
     variety: float = 0.6  # how much pose at rest, place, camera and light differ between videos; 0: not at all
     clutter: int = 2  # most still shapes behind the figure
     seconds: tuple[float, float] = (2.0, 3.0)  # length of a video
+    version: str = field(default="1.1", metadata=ADDED)  # "2": a camera that travels; what follows is for it alone
+    props: float = field(default=0.75, metadata=ADDED)  # probability that the props of an action are there
+    occluders: float = field(default=0.1, metadata=ADDED)  # probability of a post before the figure
+    validation_each: int = field(default=0, metadata=ADDED)  # validation videos of every action; 0: as the paper lists
+    counter_each: int = field(default=0, metadata=ADDED)  # of every action, further videos of the split `COUNTER`
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1:
             raise ValueError(f"scale must lie in (0, 1], not {self.scale}")
         if not 0 <= self.scene_correlation <= 1:
             raise ValueError(f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
+        if self.version not in VERSIONS:
+            raise ValueError(f"unknown version {self.version!r} of the stand-in; known: {', '.join(VERSIONS)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
         for name in ("figure_height", "seconds"):
@@ -54,31 +63,37 @@ def plan(config: StandInConfig) -> pd.DataFrame:
     """List every video of the data set; row by row the same for the same ``config``.
 
     Returns:
-        One row per video: path (inside the folder), label, split (pretrain or validation), labelled (is it in
-        the paper's labelled lists?), scene, seed, frames, fps, width and height (px), gop (frames), crf.
+        One row per video: path (inside the folder), label, split (pretrain, validation or `COUNTER`), labelled (is
+        it in the paper's labelled lists?), scene, seed, frames, fps, width and height (px), gop (frames), crf. Version
+        2 adds travel (left or right, equally many of every action), props (are they there?) and occluder (place of a
+        post, share of the world's width; nan: none).
 
     Book: chapter 1
     """
-    training, validation = [], []
+    training, validation, counter = [], [], []
     for label, action in sorted(ACTIONS.items()):
         count = max(8, round(action.pretraining * config.scale))
         # The paper lists 590 videos of adjusting_glasses but labels 589: the first one stays without a label.
         unlabelled = count - (max(8, round(action.labelled * config.scale)) if action.labelled else 0)
         training += [_row(config, "pretrain", label, n, n >= unlabelled) for n in range(count)]
-        count = max(4, round(action.validation * config.validation_scale))
+        count = config.validation_each or max(4, round(action.validation * config.validation_scale))
         validation += [_row(config, "validation", label, n, action.labelled > 0) for n in range(count)]
-    return pd.DataFrame(training + validation)
+        counter += [_row(config, COUNTER, label, n, action.labelled > 0) for n in range(config.counter_each)]
+    return pd.DataFrame(training + validation + counter)
 
 
 def _row(config: StandInConfig, split: str, label: str, number: int, labelled: bool) -> dict[str, Any]:
     """One row of `plan`."""
     name = zlib.crc32(label.encode())
-    rng = np.random.default_rng([config.seed, int(split == "validation"), name, number])
+    rng = np.random.default_rng([config.seed, ("pretrain", "validation", COUNTER).index(split), name, number])
     fps = float(rng.choice(RATES))
     width, height = SIZES[rng.integers(len(SIZES))]
     at_home = rng.random() < config.scene_correlation
     any_scene = tuple(SCENES)[rng.integers(len(SCENES))]
-    return {
+    if split == COUNTER:
+        away = [scene for scene in SCENES if scene != label]
+        at_home, any_scene = False, away[rng.integers(len(away))]
+    row = {
         "path": f"{split}/{label}/{label}_{number + 1:04d}.mp4",
         "label": label,
         "split": split,
@@ -92,3 +107,9 @@ def _row(config: StandInConfig, split: str, label: str, number: int, labelled: b
         "gop": int(rng.choice(GOPS)),
         "crf": int(rng.integers(18, 27)),
     }
+    if config.version != "1.1":
+        row["travel"] = TRAVELS[number % 2]
+        row["props"] = bool(rng.random() < config.props)
+        post = rng.random()
+        row["occluder"] = float(post) if rng.random() < config.occluders else float("nan")
+    return row

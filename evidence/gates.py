@@ -1,0 +1,137 @@
+"""Is the stand-in worth learning from? What shortcuts give away, what supervision reaches, against limits set before.
+
+The limits were set before any JEPA was trained on version 2 of the stand-in. They are asked of data seed 0, the one
+that everything is tuned on.
+
+python -m evidence.gates    writes data/gates.json, a few minutes for the baselines, up to two hours for supervision
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from picojepa import data, probing, store
+from picojepa.architecture import ModelConfig
+from picojepa.baselines import BASELINES
+from picojepa.clips import Clips, label_numbers
+from picojepa.config import Settings
+from picojepa.stats import wilson
+from standin import COUNTER, StandInConfig
+
+GATES = store.DATA / "gates.json"
+SHORTCUT = store.Stage("gates.shortcut", version=1)
+SUPERVISED = store.Stage("gates.supervised", version=1)
+TEST_EACH, COUNTER_EACH = 100, 50  # videos of every action
+
+# What the profile `laptop` is to become: version 2 of the stand-in, and patches that are small against a figure.
+SECOND = Settings(
+    profile="second",
+    data=StandInConfig(
+        version="2", scale=0.5, scene_correlation=0.5, figure_height=(0.5, 1.0), variety=0.5, seconds=(1.5, 2.5)
+    ),
+    model=ModelConfig(patch=8),
+)
+
+# (question, features) -> smallest and largest accuracy in percent that the stand-in may give.
+LIMITS = {
+    ("action", "colour histogram"): (0, 20),
+    ("action", "PCA of pixels"): (0, 25),
+    ("action", "tiny pictures"): (0, 27),
+    ("action", "frame differences"): (0, 40),
+    ("scene", "colour histogram"): (0, 60),
+    ("travel", "supervised on still frames"): (47, 53),
+    ("action", "supervised"): (80, 100),
+}
+COLUMNS = {"action": "label", "scene": "scene", "travel": "travel"}
+ALSO = (("travel", "PCA of pixels"), ("travel", "frame differences"), ("scene", "frame differences"))
+
+
+def gate_settings(seed: int = 0) -> Settings:
+    """The profile of version 2 with test videos enough for an interval of three points, and the counter-list."""
+    return replace(SECOND, data=replace(SECOND.data, seed=seed, validation_each=TEST_EACH, counter_each=COUNTER_EACH))
+
+
+def ask(clips: Clips, question: str, split: str = "validation") -> probing.Task:
+    """A question about every video: action, scene or travel. Test videos are those of a split."""
+    videos, column = clips.videos, COLUMNS[question]
+    names = tuple(sorted(videos[column].unique()))
+    train, test = (clips.select(videos.split == s) for s in ("pretrain", split))
+    answers = (label_numbers(videos[column].iloc[rows], names) for rows in (train, test))
+    return probing.Task(names, train, test, *answers)
+
+
+def shortcut(clips: Clips, question: str, name: str, split: str = "validation") -> list[int]:
+    """Right answers of a linear probe on features without a network, 1 or 0 for every test video."""
+    task = ask(clips, question, split)
+    with store.result(SHORTCUT, {"data": clips.digest, "asked": [question, name, split]}) as result:
+        if result.missing:
+            train, test = BASELINES[name](clips.centre[task.train], clips.centre[task.test])
+            chosen = probing.linear_probe(train, task.train_labels.numpy(), test).argmax(1)
+            store.write_json(result.folder / "right.json", (chosen == task.test_labels.numpy()).astype(int).tolist())
+    return json.loads((result.folder / "right.json").read_text())
+
+
+def stills(clips: Clips) -> Clips:
+    """Every clip as its frame in the middle, shown over and over."""
+    middle = clips.centre.shape[1] // 2
+    training = np.broadcast_to(clips.training[:, :, middle : middle + 1], clips.training.shape)
+    centre = np.broadcast_to(clips.centre[:, middle : middle + 1], clips.centre.shape)
+    return replace(clips, training=training, centre=centre, digest=store.digest([clips.digest, "middle frames"]))
+
+
+def supervised(settings: Settings, clips: Clips, question: str) -> list[int]:
+    """Right answers of an encoder trained from scratch on the question, 1 or 0 for every test video."""
+    task, how = ask(clips, question), store.plain(settings.probe)
+    inputs = {"data": clips.digest, "question": question, "model": store.plain(settings.model), "probe": how}
+    with store.result(SUPERVISED, inputs | {"training": probing.supervision(settings)}) as result:
+        if result.missing:
+            chosen = torch.from_numpy(probing.supervised(settings, clips, task)).argmax(1)
+            store.write_json(result.folder / "right.json", (chosen == task.test_labels).int().tolist())
+    return json.loads((result.folder / "right.json").read_text())
+
+
+def row(question: str, features: str, right: list[int], split: str = "validation") -> dict[str, Any]:
+    """One line of the report, with the limits where there are some."""
+    low, high = wilson(sum(right), len(right))
+    found = {"question": question, "features": features, "split": split, "right": sum(right), "n": len(right)}
+    found |= {"accuracy": 100 * np.mean(right), "low": 100 * low, "high": 100 * high}
+    if limits := LIMITS.get((question, features)) if split == "validation" else None:
+        found |= {"limits": limits, "held": bool(limits[0] <= found["accuracy"] <= limits[1])}
+    return found
+
+
+def report(settings: Settings, clips: Clips, nets: bool = True) -> list[dict[str, Any]]:
+    """All lines: every shortcut, the counter-list, and supervision."""
+    rows = []
+    for question, name in [*LIMITS, *ALSO]:
+        if name in BASELINES:
+            rows.append(row(question, name, shortcut(clips, question, name)))
+    for name in BASELINES:
+        rows.append(row("action", name, shortcut(clips, "action", name, COUNTER), COUNTER))
+    if nets:
+        rows.append(row("action", "supervised", supervised(settings, clips, "action")))
+        rows.append(row("travel", "supervised", supervised(settings, clips, "travel")))
+        rows.append(row("travel", "supervised on still frames", supervised(settings, stills(clips), "travel")))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shortcuts", action="store_true", help="without the trained networks")
+    asked = parser.parse_args()
+    settings = gate_settings()
+    clips = data.load_clips(settings)
+    rows = report(settings, clips, nets=not asked.shortcuts)
+    store.write_json(GATES, {"data": store.plain(settings.data), "rows": rows})
+    for line in rows:
+        mark = {True: "held", False: "NOT HELD", None: ""}[line.get("held")]
+        asked_of = f"{line['question']}, {line['features']}, {line['split']}"
+        print(f"{asked_of:60} {line['accuracy']:5.1f} %  ({line['low']:.1f} to {line['high']:.1f})  {mark}")
+
+
+if __name__ == "__main__":
+    main()
