@@ -18,7 +18,9 @@ import pandas as pd
 from picojepa import require, store
 
 REQUIRED_COLUMNS = ("path", "label")
-NOTED_COLUMNS = (*"seed frames fps width height gop crf sha256 travel props occluder".split(),)  # by the generator, kept as text
+NOTED_COLUMNS = (
+    *"seed frames fps width height gop crf sha256 travel props occluder".split(),
+)  # by the generator, kept as text
 OPTIONAL_COLUMNS = ("split", "group", "labelled", "scene", *NOTED_COLUMNS)
 SPLITS = ("pretrain", "validation")
 MORE_SPLITS = ("validation-counter",)  # further videos to be asked about, of the stand-in

@@ -15,7 +15,7 @@ from picojepa import require, require_whole
 from picojepa.machine import seeded
 from picojepa.masking import Grid
 
-LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 256}  # tokens; beyond them the fused attention kernel is better
+LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 128}  # tokens; beyond them the fused attention kernel is better
 SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from picojepa import require, require_positive, require_rising, require_whole
 from picojepa.machine import autocast
 from picojepa.masking import MaskConfig
+from picojepa.spreading import TERMS
 
 ADDED = {"added": True}  # a setting that is left out of keys while it has its default
 PRECISIONS = ("float32", "bfloat16")
@@ -62,6 +63,9 @@ class TrainingConfig:
         require_rising(self, "ema", 0, 1)
         require_rising(self, "weight_decay", 0, math.inf)
         require(self.precision in PRECISIONS, f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
+        terms = ("none", *TERMS)
+        require(self.spreading in terms, f"unknown spreading {self.spreading!r}; known: {', '.join(terms)}")
+        require_positive(self, "spreading_weight")
         if self.crop is not None:
             require_rising(self, "crop", 0, 1)
             require(self.crop[0] > 0, f"a crop keeps a share of the frame above 0, not {self.crop}")
@@ -90,6 +94,14 @@ class ProbeConfig:
 def cosine(progress: float, first: float, last: float) -> float:
     """Half a cosine wave from ``first`` at progress 0 to ``last`` at progress 1."""
     return last + (first - last) * (1 + math.cos(math.pi * min(progress, 1.0))) / 2
+
+
+def scaled_momentum(steps: int, left: float = 0.01) -> tuple[float, float]:
+    """First and last momentum of a target encoder of whose random start a share ``left`` is there after the last step.
+
+    Along a cosine up to 1, the product of all momenta is about exp(-steps * (1 - first) / 2).
+    """
+    return max(0.0, 1 + 2 * math.log(left) / steps), 1.0
 
 
 def warmup_steps(config: TrainingConfig) -> int:

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from picojepa import require
 from picojepa.architecture import Predictor, gather_tokens, new_encoder
 from picojepa.config import Settings
 from picojepa.fitting import decay_groups
@@ -56,6 +57,8 @@ class JEPA(nn.Module):
 
     def __init__(self, settings: Settings, seed: int) -> None:
         super().__init__()
+        known, target = ", ".join(TARGETS), settings.training.target
+        require(target in TARGETS, f"unknown target {target!r}; known: {known}")
         self.settings = settings
         self.encoder = new_encoder(settings.model, settings.grid, seed)
         self.target_encoder = copy.deepcopy(self.encoder).requires_grad_(False)

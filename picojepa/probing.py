@@ -84,6 +84,9 @@ class LinearHead(nn.Module):
 class AttentiveHead(nn.Module):
     """One learned query looks at all tokens, then one linear layer: (B, N, D) -> logits (B, classes).
 
+    With a single query, keys and values need not be made for every token: what the query asks of keys is asked of the
+    tokens themselves, and the mean token is made a value. The answers are those of `torch.nn.MultiheadAttention`.
+
     Source: V-JEPA section 4 ("attentive probing"). Book: chapters 5 and 6.
     """
 
@@ -96,9 +99,16 @@ class AttentiveHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits, one per class."""
-        tokens = self.norm(features)
-        pooled, _ = self.attention(self.query.expand(len(features), -1, -1), tokens, tokens, need_weights=False)
-        return self.linear(pooled.squeeze(1))
+        tokens, attention = self.norm(features), self.attention
+        heads, width = attention.num_heads, attention.head_dim
+        to_query, to_key, to_value = attention.in_proj_weight.chunk(3)  # each (D, D)
+        query_bias, _, value_bias = attention.in_proj_bias.chunk(3)  # a bias of the keys moves all scores alike
+        query = F.linear(self.query.flatten(), to_query, query_bias).view(heads, 1, width) * width**-0.5
+        asked = (query @ to_key.view(heads, width, -1)).squeeze(1)  # (heads, D)
+        weights = (tokens @ asked.T).softmax(1)  # (B, N, heads)
+        mean = weights.transpose(1, 2) @ tokens  # (B, heads, D)
+        values = torch.einsum("bhd,hwd->bhw", mean, to_value.view(heads, width, -1)).flatten(1) + value_bias
+        return self.linear(attention.out_proj(values))
 
 
 def train_head(

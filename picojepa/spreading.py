@@ -49,10 +49,7 @@ def sketched_gaussian(features: Tensor) -> Tensor:
 
 
 # Name -> how far features (n, D) are from being spread, a scalar.
-TERMS: dict[str, Callable[[Tensor], Tensor]] = {
-    "variance-covariance": variance_covariance,
-    "SIGReg": sketched_gaussian,
-}
+TERMS: dict[str, Callable[[Tensor], Tensor]] = {"variance-covariance": variance_covariance, "SIGReg": sketched_gaussian}
 
 
 def spread_loss(name: str, features: Tensor) -> Tensor:

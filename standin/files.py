@@ -114,7 +114,12 @@ def write_video(row: Mapping[str, Any], config: StandInConfig, folder: Path) -> 
         # look-ahead, with which two runs of the same x264 differ.
         options = {"g": row["gop"], "threads": 1, "x264-params": "cpu-independent=1:mbtree=0:rc-lookahead=0"}
         encoded = VideoEncoder(frames, frame_rate=row["fps"]).to_tensor(
-            "mp4", codec="libx264", crf=row["crf"], preset=PRESETS[config.version], pixel_format="yuv420p", extra_options=options
+            "mp4",
+            codec="libx264",
+            crf=row["crf"],
+            preset=PRESETS[config.version],
+            pixel_format="yuv420p",
+            extra_options=options,
         )
         store.write_atomically(path, encoded.numpy().tobytes())
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,111 @@
+"""Which recipe learns? Short runs on the tuning data (seed 0), every try in data/pilot.csv.
+
+Interrupt at will: what is finished is found again, and a run goes on from its checkpoint. Two at a time, with one
+thread each: ``OMP_NUM_THREADS=1 python -m evidence.pilot --part 1/2 &`` and the same with ``2/2``.
+
+python -m evidence.pilot [NAME ...] [--part K/N] [--seeds N ...]
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pandas as pd
+
+from evidence.experiments import trained
+from evidence.gates import ask, gate_settings
+from evidence.readouts import READOUTS, SHARES, readouts
+from picojepa import checkpoints, data, pretraining, store
+from picojepa.architecture import new_encoder
+from picojepa.clips import Clips
+from picojepa.config import Settings
+from picojepa.features import load_encoder
+from picojepa.fitting import scaled_momentum
+
+PILOT = store.DATA / "pilot.csv"
+CLIPS = 12_000  # of a run: 375 steps
+SEEDS = (0,)
+QUESTIONS = ("action", "scene", "travel")
+VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
+
+
+def scaled(settings: Settings, **changes: object) -> Settings:
+    """With a momentum that leaves nothing of the random start, whatever the length of the run."""
+    longer = trained(settings, **changes)
+    return trained(longer, ema=scaled_momentum(longer.training.steps))
+
+
+# Name -> what is changed of the settings that all tries share; random weights are the same encoder untrained.
+TRIES: dict[str, Callable[[Settings], Settings]] = {
+    "random weights": lambda settings: settings,
+    "V-JEPA, EMA scaled": scaled,
+    "V-JEPA, EMA .996, variance-covariance": partial(trained, ema=(0.996, 0.996), **VC),
+    "V-JEPA, EMA scaled, variance-covariance": partial(scaled, **VC),
+    "all blocks, EMA scaled": partial(scaled, target="all blocks"),
+    "minus clip mean, EMA scaled": partial(scaled, target="minus clip mean"),
+    "V-JEPA, EMA scaled, SIGReg": partial(scaled, **SIG),
+    "minus clip mean, EMA scaled, variance-covariance": partial(scaled, target="minus clip mean", **VC),
+    "all blocks, EMA scaled, variance-covariance": partial(scaled, target="all blocks", **VC),
+    "minus clip mean, EMA scaled, SIGReg": partial(scaled, target="minus clip mean", **SIG),
+    "V-JEPA, EMA .99": partial(trained, ema=(0.99, 0.99)),
+    "V-JEPA, EMA .996": partial(trained, ema=(0.996, 0.996)),
+    "all blocks, EMA scaled, SIGReg": partial(scaled, target="all blocks", **SIG),
+}
+
+
+def pilot_settings() -> Settings:
+    """What all tries share."""
+    base = gate_settings()
+    probe = replace(base.probe, attentive_epochs=20)
+    return trained(replace(base, probe=probe), clips=CLIPS, watch_every=25, precision="float32")
+
+
+def attempt(name: str, seed: int, clips: Clips) -> dict[str, Any]:
+    """One line of the table: settings that matter, the course of the run, and every readout."""
+    settings = trained(TRIES[name](pilot_settings()), seed=seed)
+    training, course = settings.training, {}
+    if name == "random weights":
+        encoder, key = new_encoder(settings.model, settings.grid, seed), f"random weights {seed}"
+    else:
+        run = pretraining.run(settings, clips)
+        encoder, key = load_encoder(run / "encoder.safetensors", settings), run.name
+        metrics = checkpoints.read_metrics(run).dropna(subset=["spread"])
+        course = {"rank first": metrics.effective_rank.iloc[0], "rank last": metrics.effective_rank.iloc[-1]}
+        course |= {"rank lowest": metrics.effective_rank.min(), "similarity": metrics.similarity.iloc[-1]}
+        course = {what: round(float(value), 3) for what, value in course.items()}
+    found = readouts(encoder, key, settings, clips, {question: ask(clips, question) for question in QUESTIONS})
+    row: dict[str, Any] = {"try": name, "seed": seed, "clips": 0 if name == "random weights" else training.clips}
+    row |= {"target": training.target, "spreading": training.spreading, "first EMA": round(training.ema[0], 5)}
+    row |= {"patch": settings.model.patch, "hidden": training.mask.ratio, **course}
+    for question in QUESTIONS:
+        for readout in READOUTS:
+            for share in SHARES:
+                row[f"{question}, {readout}, {share:g}"] = found[question][readout][str(share)]
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help=f"known: {'; '.join(TRIES)}")
+    parser.add_argument("--part", default="1/1", help="K/N: the K-th of N processes that share the work")
+    parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
+    asked = parser.parse_args()
+    if unknown := {*asked.names} - {*TRIES}:
+        parser.error(f"unknown: {', '.join(unknown)}")
+    part, parts = map(int, asked.part.split("/"))
+    clips = data.load_clips(gate_settings())
+    todo = [(name, seed) for seed in asked.seeds for name in asked.names or TRIES]
+    for name, seed in todo[part - 1 :: parts]:
+        row = attempt(name, seed, clips)
+        print(json.dumps(row), flush=True)
+        rows = pd.read_csv(PILOT).to_dict("records") if PILOT.exists() else []
+        rows = [old for old in rows if (old["try"], old["seed"], old["clips"]) != (name, seed, row["clips"])]
+        table = pd.DataFrame([*rows, row]).sort_values(["clips", "try", "seed"])
+        store.write_atomically(PILOT, table.to_csv(index=False))
+
+
+if __name__ == "__main__":
+    main()

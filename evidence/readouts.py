@@ -1,0 +1,73 @@
+"""Four readouts of a frozen encoder, with all labels and with a tenth of them: how every encoder is judged.
+
+Book: chapter 5.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from picojepa import probing, store
+from picojepa.architecture import Encoder
+from picojepa.clips import Clips
+from picojepa.config import Settings
+from picojepa.features import encode
+from picojepa.probing import Task
+
+READ = store.Stage("readouts.right", version=1)
+SHARES = (1.0, 0.1)  # of the labels
+READOUTS = ("linear, mean", "linear, mean and std", "k-NN", "attentive")
+
+
+def labelled_share(task: Task, share: float) -> np.ndarray:
+    """Places in ``task.train`` whose labels are used: the first ``share`` of every class, the same for all encoders."""
+    labels = task.train_labels.numpy()
+    places = [np.flatnonzero(labels == number) for number in range(len(task.classes))]
+    return np.sort(np.concatenate([of[: max(2, round(share * len(of)))] for of in places]))
+
+
+def mean_and_spread(tokens: Tensor, slices: int) -> Tensor:
+    """Mean over all tokens, and the standard deviation over time averaged over places: (n, N, D) -> (n, 2 D)."""
+    over_time = tokens.unflatten(1, (slices, -1)).std(1).mean(1)
+    return torch.cat([tokens.mean(1), over_time], 1)
+
+
+def read(settings: Settings, task: Task, train: Tensor, test: Tensor, share: float) -> dict[str, np.ndarray]:
+    """Right answers, bool (n_test,), of every readout from tokens (n, N, D) of the training and the test videos."""
+    chosen = labelled_share(task, share)
+    labels, tokens = task.train_labels[chosen], train[chosen]
+    slices = settings.grid[0]
+    pooled = [x.mean(1).numpy() for x in (tokens, test)]
+    both = [mean_and_spread(x, slices).numpy() for x in (tokens, test)]
+    head = probing.attentive_head(settings, tokens, labels, len(task.classes))
+    scores = {
+        "linear, mean": probing.linear_probe(pooled[0], labels.numpy(), pooled[1]),
+        "linear, mean and std": probing.linear_probe(both[0], labels.numpy(), both[1]),
+        "k-NN": probing.knn_probe(pooled[0], labels.numpy(), pooled[1], settings.probe.neighbours),
+        "attentive": probing.head_scores(head, test),
+    }
+    return {name: found.argmax(1) == task.test_labels.numpy() for name, found in scores.items()}
+
+
+def readouts(encoder: Encoder, name: str, settings: Settings, clips: Clips, tasks: dict[str, Task]) -> dict[str, Any]:
+    """Accuracy in percent of every readout, question and share of the labels, stored under the encoder's name.
+
+    Returns ``{question: {readout: {"1.0": percent, "0.1": percent}}}``.
+    """
+    parts = {part: store.plain(getattr(settings, part)) for part in ("clip", "model", "probe")}
+    asked = {question: [task.train.tolist(), task.test.tolist()] for question, task in tasks.items()}
+    inputs = {"encoder": name, "data": clips.digest, "tasks": store.digest(asked), "shares": SHARES, **parts}
+    with store.result(READ, inputs) as result:
+        if result.missing:
+            found: dict[str, Any] = {question: {readout: {} for readout in READOUTS} for question in tasks}
+            for question, task in tasks.items():
+                train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
+                for share in SHARES:
+                    for readout, right in read(settings, task, train, test, share).items():
+                        found[question][readout][str(share)] = round(100 * float(right.mean()), 2)
+            store.write_json(result.folder / "accuracy.json", found)
+    return json.loads(Path(result.folder / "accuracy.json").read_text())
