@@ -64,8 +64,9 @@ def readouts(encoder: Encoder, name: str, settings: Settings, clips: Clips, task
     with store.result(READ, inputs) as result:
         if result.missing:
             found: dict[str, Any] = {question: {readout: {} for readout in READOUTS} for question in tasks}
+            tokens = encode(encoder, clips.centre, pool=False)  # (n, N, D)
             for question, task in tasks.items():
-                train, test = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
+                train, test = tokens[task.train], tokens[task.test]
                 for share in SHARES:
                     for readout, right in read(settings, task, train, test, share).items():
                         found[question][readout][str(share)] = round(100 * float(right.mean()), 2)

@@ -39,9 +39,9 @@ def sketched_gaussian(features: Tensor) -> Tensor:
 
     Source: Balestriero and LeCun 2025 (LeJEPA).
     """
-    directions = torch.randn(features.shape[1], SLICES, device=features.device)
+    directions = torch.randn(features.shape[1], SLICES, device=features.device, dtype=features.dtype)
     along = features @ (directions / directions.norm(dim=0))  # (n, slices)
-    knots = torch.linspace(-REACH, REACH, KNOTS, device=features.device)
+    knots = torch.linspace(-REACH, REACH, KNOTS, device=features.device, dtype=features.dtype)
     normal = (-knots.square() / 2).exp()
     angles = along.unsqueeze(-1) * knots  # (n, slices, knots)
     error = (angles.cos().mean(0) - normal).square() + angles.sin().mean(0).square()

@@ -16,15 +16,15 @@ from typing import Any, TextIO
 import numpy as np
 import pandas as pd
 import torch
-from numpy.typing import NDArray
 from filelock import FileLock
+from numpy.typing import NDArray
 from torchcodec.encoders import VideoEncoder
 from tqdm.auto import tqdm
 
 from footage import workers
 from picojepa import store
-from standin.actions import CLASSES
 from standin import drawing, filming
+from standin.actions import CLASSES
 from standin.plan import StandInConfig, plan
 
 PRESETS = {"1.1": "veryfast", "2": "superfast"}  # of x264

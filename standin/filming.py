@@ -26,6 +26,7 @@ from standin.scenes import colour
 
 STEPS = 2  # places of the camera in a pixel, along each axis
 MARGIN = 2  # pixels of world beyond what the camera sees
+SWING = (0.07, 0.3)  # of the brightness of a texture, at full contrast
 
 Pixels = NDArray[np.uint8]
 
@@ -110,7 +111,7 @@ def build_world(row: Mapping[str, Any], config: StandInConfig, reach: complex, b
     share = rng.uniform(0.35, 0.65)
     pattern = (share * texture + (1 - share) * np.clip(2 * octaves - 0.5, 0, 1))[..., None]
     hue, saturation = rng.random(), rng.uniform(0.1, 0.7) * (0.7 if bright else 1)
-    value, swing = rng.uniform(0.2, 0.5) + 0.42 * bright, config.background_contrast * rng.uniform(0.07, 0.3)
+    value, swing = rng.uniform(0.2, 0.5) + 0.42 * bright, config.background_contrast * rng.uniform(*SWING)
     shades = ((hue, value - swing), (hue + rng.normal(0, 0.1), value + swing))
     low, high = (np.array(colour(tone, saturation, level), dtype=np.float32) for tone, level in shades)
     picture = np.ascontiguousarray((low + pattern * (high - low)).astype(np.uint8))
@@ -165,7 +166,9 @@ def render(row: Mapping[str, Any], config: StandInConfig) -> Pixels:
     width, height = size = int(row["width"]), int(row["height"])
     unit = height * looks.uniform(*config.figure_height)
     path, shaken = camera_path(row, camera)
-    reach = complex(max(abs(place.real) for place in path), max(abs(place.imag) for place in path))
+    seconds = (len(path) - 1) / 2 / row["fps"]
+    ways = camera.speed * width * seconds, abs(camera.climb) * height * seconds
+    reach = complex(*ways) + height * camera.shake * (1 + 1j)  # the same for both travels, so that the world is
     world = build_world(row, config, reach, bright=shaded)
     frames = np.empty((len(path), height, width, 3), dtype=np.uint8)
     for index, (place, shake) in enumerate(zip(path, shaken, strict=True)):

@@ -41,7 +41,7 @@ EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
     *("config", "store", "machine", "clips", "fitting", "features"),
-    *("jepa", "published", "checkpoints", "stats"),
+    *("jepa", "spreading", "published", "checkpoints", "baselines", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 

@@ -161,3 +161,12 @@ def test_supervised_training_is_that_loop_over_the_clips_of_each_epoch(tiny, noi
     with torch.no_grad():
         wanted = model(normalise(torch.from_numpy(noise.centre[rows]))).softmax(-1)
     np.testing.assert_allclose(probing.supervised(settings, noise, task), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [375, 3000])
+def test_a_scaled_momentum_leaves_a_hundredth_of_the_random_start(steps):
+    first, last = fitting.scaled_momentum(steps)
+    left = math.prod(fitting.cosine(step / steps, first, last) for step in range(steps))
+    assert last == 1
+    assert left == pytest.approx(0.01, rel=0.2)
+    assert fitting.scaled_momentum(5) == (0.0, 1.0), "a run too short for any memory"

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from picojepa.architecture import gather_tokens, new_encoder
+from picojepa import spreading
+from picojepa.architecture import gather_tokens, new_encoder, patchify
 from picojepa.config import Settings
 from picojepa.fitting import make_optimizer, set_schedules
 from picojepa.jepa import JEPA
@@ -73,6 +74,59 @@ def test_loss_and_gradients_are_those_of_a_slow_reference(double, tiny, strategy
     trained = [*model.encoder.parameters(), *model.predictor.parameters()]
     for ours, slow in zip(torch.autograd.grad(found[0], trained), torch.autograd.grad(wanted[0], trained), strict=True):
         torch.testing.assert_close(ours, slow, rtol=1e-6, atol=1e-9)
+
+
+def slow_targets(model, clips, target):
+    """What is predicted, (B, N, D), number by number."""
+    x, each = model.target_encoder.embed(patchify(clips, 2, 8)) + model.target_encoder.positions, []
+    for block in model.target_encoder.blocks:
+        x = block(x)
+        each.append(x)
+    last = model.target_encoder.norm(x)
+    found = torch.zeros_like(last)
+    if target == "minus clip mean":
+        own = last - torch.stack([clip.mean(0) for clip in last])[:, None]
+        for number in range(last.shape[-1]):
+            found[..., number] = own[..., number] / own[..., number].flatten().std()
+    else:
+        for outputs in each:
+            for b in range(len(clips)):
+                for number in range(last.shape[-1]):
+                    column = outputs[b, :, number]
+                    normal = (column - column.mean()) / (column.var(unbiased=False) + 1e-5).sqrt()
+                    found[b, :, number] += normal / len(each)
+    return found
+
+
+@pytest.mark.parametrize("target", ["minus clip mean", "all blocks"])
+@pytest.mark.parametrize("term", ["none", *spreading.TERMS])
+def test_other_targets_and_terms_against_a_slow_reference(double, tiny, target, term):
+    deeper = replace(tiny, model=replace(tiny.model, depth=2))
+    settings = with_training(deeper, target=target, spreading=term, spreading_weight=0.3)
+    model, clips, (mask,) = moved(JEPA(settings, 0)), some_clips(), some_masks()
+    wanted = slow_targets(model, clips, target).detach()
+    torch.testing.assert_close(model.targets(clips), wanted)
+    context = model.encoder(clips, mask.context)
+    predicted = model.predictor(context, mask.context, mask.target)
+    loss = (predicted - gather_tokens(wanted, mask.target)).float().abs().mean()
+    with seeded(5):
+        if term != "none":
+            loss = loss + 0.3 * sum(
+                spreading.TERMS[term](x) for x in (context.mean(1).float(), context.flatten(0, 1).float())
+            )
+    with seeded(5):
+        found = model(clips, [mask])[0]
+    assert found.item() == pytest.approx(loss.item(), rel=1e-5)
+    ours, slow = (torch.autograd.grad(x, list(model.encoder.parameters()), retain_graph=True) for x in (found, loss))
+    for one, other in zip(ours, slow, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+
+
+def test_an_unknown_target_or_term_is_refused(tiny):
+    with pytest.raises(ValueError, match="unknown target 'pixels'; known: last block, all blocks, minus clip mean"):
+        JEPA(with_training(tiny, target="pixels"), 0)
+    with pytest.raises(ValueError, match="unknown spreading 'vicreg'; known: none, variance-covariance, SIGReg"):
+        with_training(tiny, spreading="vicreg")
 
 
 def test_the_loss_sees_context_pixels_and_target_pixels(tiny):

@@ -288,6 +288,28 @@ def interrupt_after(patch, step, error=KeyboardInterrupt):
     patch.setattr(checkpoints.Recorder, "record", pull_the_plug)
 
 
+@pytest.mark.parametrize("term", ["variance-covariance", "SIGReg"])
+@pytest.mark.parametrize("target", ["all blocks", "minus clip mean"])
+def test_runs_with_other_targets_and_terms_continue_bit_by_bit(tiny, noise, tmp_path, monkeypatch, target, term):
+    settings = with_training(tiny, target=target, spreading=term)
+    whole = run(settings, noise, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 12)
+        with pytest.raises(KeyboardInterrupt):
+            run(settings, noise, tmp_path / "broken")
+    resumed = run(settings, noise, tmp_path / "broken")
+    assert resumed[0] == whole[0]
+    assert same_bits(resumed[1], whole[1])
+
+
+def test_a_switch_that_is_off_leaves_the_key_as_it_was(tiny, noise):
+    inputs = pretraining.training_inputs(tiny, noise)
+    assert not {"target", "spreading", "spreading_weight"} & {*inputs["training"]}
+    changed = [{"target": "all blocks"}, {"spreading": "SIGReg"}, {"spreading": "SIGReg", "spreading_weight": 0.5}]
+    keys = {store.digest(pretraining.training_inputs(with_training(tiny, **more), noise)) for more in ({}, *changed)}
+    assert len(keys) == 4
+
+
 @pytest.mark.parametrize("after", [3, 12, 17])  # before the first checkpoint, between two, after the last
 def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypatch, after, provoked):
     whole = run(tiny, noise, tmp_path / "whole")

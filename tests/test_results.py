@@ -10,7 +10,7 @@ from picojepa import results, stats
 from picojepa.clips import Clips
 from picojepa.config import settings
 from picojepa.ensemble import MEMBERS
-from standin import LABELLED_CLASSES, StandInConfig
+from standin import CLASSES, LABELLED_CLASSES, StandInConfig
 
 # ---------------------------------------------------------------- the paper's numbers
 
