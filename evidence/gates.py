@@ -31,7 +31,7 @@ TEST_EACH, COUNTER_EACH = 100, 50  # videos of every action
 SECOND = Settings(
     profile="second",
     data=StandInConfig(
-        version="2", scale=0.5, scene_correlation=0.5, figure_height=(0.5, 1.0), variety=0.5, seconds=(1.5, 2.5)
+        version="2", scale=0.5, scene_correlation=0.5, figure_height=(0.6, 1.0), variety=0.35, seconds=(1.5, 2.5)
     ),
     model=ModelConfig(patch=8),
 )

@@ -26,7 +26,7 @@ from standin.scenes import colour
 
 STEPS = 2  # places of the camera in a pixel, along each axis
 MARGIN = 2  # pixels of world beyond what the camera sees
-SWING = (0.07, 0.3)  # of the brightness of a texture, at full contrast
+SWING = (0.05, 0.2)  # of the brightness of a texture, at full contrast
 
 Pixels = NDArray[np.uint8]
 
@@ -45,8 +45,8 @@ CAMERA = {
     "wander_way": (0, 2 * pi),  # radians
     "wander_rate": (0.1, 0.4),  # cycles per second
     "wander_start": (0, 1),  # cycles
-    "light": (0, 0.15),  # change of the brightness, share
-    "light_rate": (0.05, 0.4),  # cycles per second
+    "light": (0, 0.3),  # change of the brightness, share
+    "light_rate": (0.1, 0.8),  # cycles per second
     "light_start": (0, 1),  # cycles
 }
 
