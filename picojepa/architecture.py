@@ -79,7 +79,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, dropout: float = 0.0) -> T
     Source: V-JEPA's Vision Transformer; the measurements are in LOG.md. Book: chapter 3.
     """
     tokens, size = query.shape[-2:]
-    if query.is_cuda or dropout or tokens > LONG_SEQUENCE.get(query.dtype, 256):
+    if query.is_cuda or dropout or tokens > LONG_SEQUENCE.get(query.dtype, 128):
         return F.scaled_dot_product_attention(query, key, value, dropout_p=dropout)
     heads = max(1, SCORES_AT_A_TIME // tokens**2)
     parts = zip(*(x.reshape(-1, tokens, size).split(heads) for x in (query * size**-0.5, key, value)), strict=True)

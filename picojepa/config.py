@@ -50,8 +50,8 @@ class Settings:
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
-    live_clips: int = 12_000  # first part of the pre-training that chapter 4 does live
-    collapse_clips: int = 6_000  # length of the runs with and without stop-gradient in chapter 4
+    live_clips: int = 6_000  # first part of the pre-training that chapter 4 does live
+    collapse_clips: int = 3_200  # length of the runs with and without stop-gradient in chapter 4
 
     def __post_init__(self) -> None:
         require(self.recipe in RECIPES, f"unknown recipe {self.recipe!r}; known: {', '.join(RECIPES)}")

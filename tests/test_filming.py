@@ -11,7 +11,7 @@ from torchcodec.decoders import VideoDecoder
 import standin
 from evidence.gates import SECOND
 from footage.lists import read_manifest
-from standin import ACTIONS, COUNTER, StandInConfig, filming
+from standin import ACTIONS, COUNTER, SCENES, StandInConfig, filming
 from standin.actions import draw_numbers
 from standin.plan import TRAVELS
 
@@ -81,9 +81,9 @@ def test_the_figure_knows_nothing_of_the_travel(table):
 def test_shares_of_own_scenes_and_props():
     table = standin.plan(replace(CONFIG, scale=1.0, counter_each=100))
     train, counter = table[table.split == "pretrain"], table[table.split == COUNTER]
-    assert (train.scene == train.label).mean() == pytest.approx(0.5 + 0.5 / 10, abs=0.02)
+    assert (train.scene == train.label).mean() == pytest.approx(0.5 + 0.5 / len(SCENES), abs=0.02)
     assert (counter.scene != counter.label).all()
-    assert set(counter.groupby("label").scene.nunique()) == {9}
+    assert set(counter.groupby("label").scene.nunique()) == {len(SCENES) - 1}
     assert train.props.mean() == pytest.approx(0.75, abs=0.02)
     assert train.occluder.notna().mean() == pytest.approx(0.1, abs=0.015)
     assert Counter(counter.label) == dict.fromkeys(ACTIONS, 100)

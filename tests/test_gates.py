@@ -10,7 +10,7 @@ import torch
 from evidence import control, gates, pilot, readouts
 from picojepa import baselines, data
 from picojepa.architecture import new_encoder
-from standin import COUNTER
+from standin import CLASSES, COUNTER
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,9 @@ def test_questions_are_asked_of_the_right_videos(small):
         for rows, labels in ((task.train, task.train_labels), (task.test, task.test_labels)):
             assert clips.videos[column].iloc[rows].tolist() == [task.classes[i] for i in labels]
         assert set(clips.videos.split.iloc[counter.test]) == {COUNTER}
-        assert (len(task.train), len(task.test), len(counter.test)) == (80, 40, 20)
+        assert (len(task.train), len(task.test), len(counter.test)) == tuple(
+            count * len(CLASSES) for count in (8, 4, 2)
+        )
     assert gates.ask(clips, "travel").classes == ("left", "right")
 
 

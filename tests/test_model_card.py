@@ -95,5 +95,5 @@ def test_the_committed_encoder_fits_the_book():
     inputs, base = store.card(folder)["inputs"], settings("laptop", "vjepa")
     assert folder.name == store.name_of(pretraining.RUN, inputs)
     for part in ("clip", "model", "training"):
-        assert inputs[part] == json.loads(json.dumps(base.as_dict()[part]))
+        assert inputs[part] == json.loads(json.dumps(store.plain(getattr(base, part))))
     assert (store.BUNDLED / "MODEL_CARD.md").is_file()

@@ -269,7 +269,8 @@ def test_a_class_without_training_videos_is_refused(pipelines):
 
 
 BOTH = 2 * len(probing.PROBES)  # random weights and pre-trained
-TABLES = {"probes": (BOTH * 50, 10), "probes_of_four": (BOTH * 20, 4), "baselines": (2 * 50, 10)}
+TEN = len(CLASSES)
+TABLES = {"probes": (BOTH * 5 * TEN, TEN), "probes_of_four": (BOTH * 20, 4), "baselines": (2 * 5 * TEN, TEN)}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -381,7 +382,7 @@ def test_permuted_labels_fall_to_chance_through_the_whole_path(pipelines, monkey
     """An encoder whose features give the class away: right labels find it, permuted ones do not."""
     pipeline = pipelines[1]
     clips, task, settings = pipeline.clips, pipeline.tasks["ten"], replace(pipeline.settings, probe=FREE)
-    codes = np.random.default_rng(0).normal(size=(10, 1, 24))
+    codes = np.random.default_rng(0).normal(size=(len(CLASSES), 1, 24))
     rows = {clip.tobytes(): CLASSES.index(label) for clip, label in zip(clips.centre, clips.videos.label, strict=True)}
 
     def tell(encoder, chosen, pool=True):
@@ -394,7 +395,7 @@ def test_permuted_labels_fall_to_chance_through_the_whole_path(pipelines, monkey
     assert (right.groupby("probe").apply(probing.accuracy, include_groups=False) > 0.9).all()
     shares = []
     for seed in range(5):
-        order = torch.randperm(80, generator=torch.Generator().manual_seed(seed))
+        order = torch.randperm(len(task.train), generator=torch.Generator().manual_seed(seed))
         permuted = replace(task, train_labels=task.train_labels[order])
         table = probing.probe_encoder(None, settings, clips, permuted, "telling", tmp_path)
         assert table.shape == right.shape

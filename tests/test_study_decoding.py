@@ -28,7 +28,7 @@ def ten_classes() -> Clips:
     videos = videos.assign(path=[f"/v/{i:03}.mp4" for i in videos.index], labelled=videos.label.isin(LABELLED))
     coarse = np.random.default_rng(0).integers(0, 256, (len(videos), 2, 8, 3, 4, 4), dtype=np.uint8)
     clips = coarse.repeat(8, axis=-2).repeat(8, axis=-1)
-    return Clips(videos, clips[:80], clips[:, 0], videos.iloc[:0].assign(reason=""), "ten classes")
+    return Clips(videos, clips[: 8 * len(CLASSES)], clips[:, 0], videos.iloc[:0].assign(reason=""), "ten classes")
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_cards_of_both_studies(tiny, ten_classes, cache):
     for name, of in card["by_video"].items():
         for key, text in of.items():
             values = np.array(text.split(), dtype=float)
-            assert len(values) == card["n"] == 30
+            assert len(values) == card["n"] == 3 * len(CLASSES)
             assert values.mean() == pytest.approx(card["mean"][name][key], rel=0.02, abs=0.01)
     card = json.loads(json.dumps(study_cohesion.cohesion(base, ten_classes, 0)))
     rho = {(row["features"], row["space"]): row["rho"] for row in card["ten"]["rows"]}
