@@ -27,7 +27,7 @@ from picojepa.fitting import scaled_momentum
 
 PILOT = store.DATA / "pilot.csv"
 CLIPS = 12_000  # of a run: 375 steps
-SEEDS = (0,)
+SEEDS = (0,)  # of the weights, the masks and the order of the videos
 QUESTIONS = ("action", "scene", "travel")
 VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
 
