@@ -3,7 +3,7 @@
 Interrupt at will: what is finished is found again, and a run goes on from its checkpoint. Two at a time, with one
 thread each: ``OMP_NUM_THREADS=1 python -m evidence.pilot --part 1/2 &`` and the same with ``2/2``.
 
-python -m evidence.pilot [NAME ...] [--part K/N] [--seeds N ...]
+python -m evidence.pilot [NAME ...] [--clips N] [--part K/N] [--seeds N ...]
 """
 
 import argparse
@@ -26,7 +26,7 @@ from picojepa.features import load_encoder
 from picojepa.fitting import scaled_momentum
 
 PILOT = store.DATA / "pilot.csv"
-CLIPS = 12_000  # of a run: 375 steps
+CLIPS = 12_000  # of a short run: 375 steps
 SEEDS = (0,)  # of the weights, the masks and the order of the videos
 QUESTIONS = ("action", "scene", "travel")
 VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
@@ -56,16 +56,16 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
 }
 
 
-def pilot_settings() -> Settings:
+def pilot_settings(seen: int = CLIPS) -> Settings:
     """What all tries share."""
     base = gate_settings()
     probe = replace(base.probe, attentive_epochs=20)
-    return trained(replace(base, probe=probe), clips=CLIPS, watch_every=25, precision="float32")
+    return trained(replace(base, probe=probe), clips=seen, watch_every=25, precision="float32")
 
 
-def attempt(name: str, seed: int, clips: Clips) -> dict[str, Any]:
+def attempt(name: str, seed: int, clips: Clips, seen: int = CLIPS) -> dict[str, Any]:
     """One line of the table: settings that matter, the course of the run, and every readout."""
-    settings = trained(TRIES[name](pilot_settings()), seed=seed)
+    settings = trained(TRIES[name](pilot_settings(seen)), seed=seed)
     training, course = settings.training, {}
     if name == "random weights":
         encoder, key = new_encoder(settings.model, settings.grid, seed), f"random weights {seed}"
@@ -91,6 +91,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"known: {'; '.join(TRIES)}")
     parser.add_argument("--part", default="1/1", help="K/N: the K-th of N processes that share the work")
+    parser.add_argument("--clips", type=int, default=CLIPS, help="seen by a run")
     parser.add_argument("--seeds", type=int, nargs="*", default=SEEDS)
     asked = parser.parse_args()
     if unknown := {*asked.names} - {*TRIES}:
@@ -99,7 +100,7 @@ def main() -> None:
     clips = data.load_clips(gate_settings())
     todo = [(name, seed) for seed in asked.seeds for name in asked.names or TRIES]
     for name, seed in todo[part - 1 :: parts]:
-        row = attempt(name, seed, clips)
+        row = attempt(name, seed, clips, asked.clips)
         print(json.dumps(row), flush=True)
         rows = pd.read_csv(PILOT).to_dict("records") if PILOT.exists() else []
         rows = [old for old in rows if (old["try"], old["seed"], old["clips"]) != (name, seed, row["clips"])]
