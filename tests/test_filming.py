@@ -75,6 +75,23 @@ def test_the_figure_knows_nothing_of_the_travel(table):
     assert (frames[0][0] != frames[1][0]).any(-1).mean() > 0.2
 
 
+def test_the_place_of_the_figure_tells_no_travel(table, monkeypatch):
+    """In every frame, not only half way."""
+    places: list[complex] = []
+
+    class Noting(filming.Pencil):
+        def __init__(self, frame, origin, *rest):
+            places.append(origin)
+            super().__init__(frame, origin, *rest)
+
+    monkeypatch.setattr(filming, "Pencil", Noting)
+    row = table.iloc[3].to_dict()
+    for way in TRAVELS:
+        standin.render({**row, "travel": way}, CONFIG)
+    assert len(set(places)) > 5, "it wanders"
+    assert places[: len(places) // 2] == places[len(places) // 2 :]
+
+
 # ---------------------------------------------------------------- scenes, props, posts
 
 
