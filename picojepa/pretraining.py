@@ -40,7 +40,7 @@ from picojepa.published import PublishedJEPA
 Objective = type[JEPA] | None  # in place of that of the recipe
 RUN = store.Stage("pretraining.run", version=1)
 OBJECTIVES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}  # by recipe, see `config.RECIPES`
-WORTH_MEASURING = 200  # steps from which on the number of threads is measured
+WORTH_MEASURING = 50  # steps from which on the number of threads is measured: a bad one can cost a hundredfold
 log = logging.getLogger(__name__)
 
 
