@@ -200,7 +200,7 @@ def test_shares_of_several_processes_make_up_the_batch(monkeypatch):
 # ---------------------------------------------------------------- in a run
 
 
-@pytest.mark.parametrize(("steps", "measured"), [(199, False), (200, True)])
+@pytest.mark.parametrize(("steps", "measured"), [(49, False), (50, True)])
 def test_long_runs_measure_their_own_steps(four_cores, monkeypatch, tiny, noise, steps, measured):
     asked = []
     have_cores(monkeypatch, 2)
