@@ -63,6 +63,7 @@ def mean_lead(report: Mapping[str, Any], share: float) -> float:
 def control_settings(seed: int, data_seed: int = 2) -> Settings:
     """The recipe under test, on data that nothing was tuned on, with 400 test videos of every action."""
     base = replace(SECOND, data=replace(SECOND.data, seed=data_seed, validation_each=400, counter_each=50))
+    base = replace(base, probe=replace(base.probe, seed=seed))  # from scratch, every seed has a start of its own
     return trained(scaled(base, spreading="variance-covariance"), seed=seed, precision="float32")
 
 

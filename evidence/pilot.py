@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
+from filelock import FileLock
 
 from evidence.experiments import trained
 from evidence.gates import ask, gate_settings
@@ -102,8 +103,15 @@ def main() -> None:
     for name, seed in todo[part - 1 :: parts]:
         row = attempt(name, seed, clips, asked.clips)
         print(json.dumps(row), flush=True)
+        add(row)
+
+
+def add(row: dict[str, Any]) -> None:
+    """Put a line into the table in place of an older one of the same try; several processes may do so at once."""
+    keys = ["try", "seed", "clips"]
+    with FileLock(store.cache_folder() / "pilot.lock"):
         rows = pd.read_csv(PILOT).to_dict("records") if PILOT.exists() else []
-        rows = [old for old in rows if (old["try"], old["seed"], old["clips"]) != (name, seed, row["clips"])]
+        rows = [old for old in rows if any(old[key] != row[key] for key in keys)]
         table = pd.DataFrame([*rows, row]).sort_values(["clips", "try", "seed"])
         store.write_atomically(PILOT, table.to_csv(index=False))
 

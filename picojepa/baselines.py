@@ -2,7 +2,7 @@
 
 Letters: n clips, T frames, H, W pixels.
 
-Book: chapters 1 and 5.
+Book: chapters 1 and 5, to come.
 """
 
 from collections.abc import Callable

@@ -19,8 +19,8 @@ from picojepa import require, require_positive, require_rising, require_whole
 from picojepa.machine import autocast
 from picojepa.masking import MaskConfig
 from picojepa.spreading import TERMS
+from picojepa.store import ADDED
 
-ADDED = {"added": True}  # a setting that is left out of keys while it has its default
 PRECISIONS = ("float32", "bfloat16")
 
 

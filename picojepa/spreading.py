@@ -3,7 +3,7 @@
 Both look at a cloud of features (n, D) and are 0 where every direction of it has standard deviation 1. Neither needs
 a second network or negative examples.
 
-Book: chapter 4.
+Book: chapter 4, to come.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-COVARIANCE_WEIGHT = 0.1  # of the covariances against the standard deviations, as tuned for this book
+COVARIANCE_WEIGHT = 0.1  # of the covariances against the standard deviations, as first tried; not tuned
 SLICES, KNOTS, REACH = 256, 17, 5.0  # of SIGReg: directions, points of the characteristic function, and the last point
 
 

@@ -24,6 +24,7 @@ from filelock import FileLock
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "data"
 BUNDLED = DATA / "encoder"  # results that come with the book
+ADDED: dict[str, Any] = {"added": True}  # marks a setting that `plain` leaves out while it has its default
 CARD, CLOCK = "card.json", "clock.json"
 
 ROOM = "make room, or name another folder in PICOJEPA_CACHE; what is done is kept"
@@ -117,7 +118,7 @@ def digest(value: Any) -> str:
 def plain(config: Any) -> dict[str, Any]:
     """A settings dataclass as plain values for keys.
 
-    A field that is added later, marked by ``field(default=..., metadata={"added": True})``, is left out while it has
+    A field that is added later, marked by ``field(default=..., metadata=ADDED)``, is left out while it has
     its default: so what was stored before it keeps its key.
     """
     held = {f.name: getattr(config, f.name) for f in fields(config)}

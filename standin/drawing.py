@@ -8,7 +8,7 @@ Book: chapter 1.
 from cmath import exp, rect
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import acos, pi
+from math import pi
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from standin.actions import ACTIONS, ARM, HEAD, LEG, MANNER, NECK, Line, Numbers, Pose, draw_numbers, wave
+from standin.figure import bent, dimmed
 from standin.plan import StandInConfig
 from standin.scenes import Colour, background, colour
 
@@ -73,10 +74,7 @@ class Pencil:
 
     def limb(self, root: complex, end: complex, half: float, thickness: float, *fills: Colour) -> complex:
         """Draw a limb of two parts of length ``half`` that reaches for ``end``; return where it arrives."""
-        distance = min(max(abs(end - root), 1e-6), 2 * half)
-        direction = (end - root) / max(abs(end - root), 1e-6)
-        bend = acos(distance / (2 * half)) * (1 if half == LEG else -1)  # knees bend forward, elbows back
-        joint, tip = root + half * direction * exp(1j * bend), root + distance * direction
+        joint, tip = bent(root, end, half)
         self.stroke((root, joint), fills[0], thickness)
         self.stroke((joint, tip), fills[-1], 0.9 * thickness)
         return tip
@@ -101,11 +99,6 @@ def draw_figure(pencil: Pencil, pose: Pose, look: Numbers, colours: Mapping[str,
         pencil.stroke(prop, tool, 0.025, round_ends=False)
     hand = pencil.limb(shoulder - side, pose.hands[0] - side, ARM, wide, shirt, sleeve)
     pencil.stroke((hand,), skin, 1.2 * wide)
-
-
-def dimmed(fill: Colour) -> Colour:
-    """The colour of a limb on the far side."""
-    return fill[0] * 3 // 4, fill[1] * 3 // 4, fill[2] * 3 // 4
 
 
 def draw_clutter(rng: np.random.Generator, count: int, largest: float, size: tuple[int, int]) -> list[Shape]:

@@ -43,6 +43,14 @@ def draw_clothes(rng: np.random.Generator, shaded: bool) -> dict[str, Colour]:
     return {name: colour(hue, saturation, shade * value) for name, (hue, saturation, value) in drawn.items()}
 
 
+def bent(root: complex, end: complex, half: float) -> tuple[complex, complex]:
+    """Where joint and tip of a limb are, of two parts of length ``half``, that reaches from its root for ``end``."""
+    distance = min(max(abs(end - root), 1e-6), 2 * half)
+    direction = (end - root) / max(abs(end - root), 1e-6)
+    bend = acos(distance / (2 * half)) * (1 if half == LEG else -1)  # knees bend forward, elbows back
+    return root + half * direction * exp(1j * bend), root + distance * direction
+
+
 class Pencil:
     """Draws in body heights on a frame, uint8 (H, W, 3), in place, with smooth edges."""
 
@@ -65,10 +73,7 @@ class Pencil:
 
     def limb(self, root: complex, end: complex, half: float, thickness: float, *fills: Colour) -> complex:
         """Draw a limb of two parts of length ``half`` that reaches for ``end``; return where it arrives."""
-        distance = min(max(abs(end - root), 1e-6), 2 * half)
-        direction = (end - root) / max(abs(end - root), 1e-6)
-        bend = acos(distance / (2 * half)) * (1 if half == LEG else -1)  # knees bend forward, elbows back
-        joint, tip = root + half * direction * exp(1j * bend), root + distance * direction
+        joint, tip = bent(root, end, half)
         self.stroke((root, joint), fills[0], thickness)
         self.stroke((joint, tip), fills[-1], 0.9 * thickness)
         return tip

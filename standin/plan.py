@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from picojepa.store import ADDED
 from standin.actions import ACTIONS
 from standin.scenes import SCENES
 
-ADDED: dict[str, Any] = {"added": True}  # a setting that is left out of keys while it has its default
 VERSIONS = ("1.1", "2")  # of the generator: another version makes other videos
 TRAVELS = ("left", "right")
 COUNTER = "validation-counter"  # the split of videos that never play in their action's own scene

@@ -165,3 +165,11 @@ def test_conditions_can_fail_and_hold():
     for start, change in worse.items():
         name = next(name for name in control.CONDITIONS if name.startswith(start))
         assert not control.CONDITIONS[name](report | change), name
+
+
+def test_a_line_of_the_pilot_replaces_its_older_one(tmp_path, cache, monkeypatch):
+    cache.mkdir()
+    monkeypatch.setattr(pilot, "PILOT", tmp_path / "pilot.csv")
+    for seed, clips, accuracy in ((0, 10, 1.0), (1, 10, 2.0), (0, 10, 3.0), (0, 20, 4.0)):
+        pilot.add({"try": "a", "seed": seed, "clips": clips, "accuracy": accuracy})
+    assert pd.read_csv(pilot.PILOT).accuracy.tolist() == [3.0, 2.0, 4.0]

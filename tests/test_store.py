@@ -29,7 +29,7 @@ LAYERS = {
     "store": {"machine"},
     "architecture": {"machine", "masking"},
     "spreading": set(),
-    "fitting": {"machine", "masking", "spreading"},
+    "fitting": {"machine", "masking", "spreading", "store"},
     "config": {"architecture", "clips", "fitting", "masking"},
     "data": {"clips", "config", "store"},
     "features": {"architecture", "clips", "config", "machine"},
