@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, Playwright, Request, expect
+from playwright.sync_api import TimeoutError as TooLate
 
 FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -16,6 +17,7 @@ FLAGS = (
 ).split()
 AXE = Path(__file__).resolve().parents[2] / ".venv/web/node_modules/axe-core/axe.min.js"
 SECONDS = 20_000  # milliseconds that a page may take for something
+FOLLOWS = 5_000  # milliseconds until it has followed the system to dark
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 360, "height": 740}
 NAVIGATION = "header, .bd-header, .bd-header-article, .bd-sidebar-primary, .bd-sidebar-secondary, .prev-next-footer"
@@ -160,9 +162,11 @@ def accessible(page: Page, rules: tuple[str, ...] = ()) -> list[str]:
 def dark(page: Page) -> list[str]:
     """Whether the page follows a reader whose system is dark, and its colours can be read then."""
     page.emulate_media(color_scheme="dark", reduced_motion="reduce")
-    page.wait_for_timeout(400)
-    theme = page.evaluate("document.documentElement.dataset.theme")
-    wrong = [] if theme == "dark" else [f"data-theme is {theme}, not dark"]
+    try:
+        page.wait_for_function("document.documentElement.dataset.theme == 'dark'", timeout=FOLLOWS)
+        wrong = []
+    except TooLate:
+        wrong = [f"data-theme is {page.evaluate('document.documentElement.dataset.theme')}, not dark"]
     wrong += accessible(page, ("color-contrast", "link-in-text-block"))
     page.emulate_media(color_scheme="light", reduced_motion="reduce")
     return wrong
