@@ -37,8 +37,8 @@ $(WEB): tests/web/package.json tests/web/package-lock.json | $(STAMP)
 	@npm ci --prefix .venv/web --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
-test-web: $(STAMP) $(WEB)  ## open every page of the built book in Chromium and try all that can be used
-	@$(BIN)/python -m pytest tests/web -q --confcutdir=tests/web --site $(SITE)
+test-web: $(STAMP) $(WEB)  ## open every page of the built book in Chromium, two at a time, and try all that can be used
+	@$(BIN)/python -m pytest tests/web -q -n 2 --dist loadgroup --confcutdir=tests/web --site $(SITE)
 
 lighthouse: $(STAMP) $(WEB)  ## let Lighthouse rate the built book and write benchmarks/web.json
 	@$(BIN)/python -m tests.web.lighthouse --site $(SITE) $(ARGS)

@@ -41,13 +41,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test for each page, or for each page with an interactive figure; those of a page run one after the other."""
+    """One test for each page, or for each page with an interactive figure.
+
+    Those of a page run one after the other, in one process.
+    """
     folder = folder_of(metafunc.config)
     names = sources.pages(folder) if folder.is_dir() else []
     if "alive" in metafunc.fixturenames:
         names = [name for name in names if 'class="pj"' in (folder / name).read_text(encoding="utf-8")]
     if "name" in metafunc.fixturenames:
-        metafunc.parametrize("name", names, scope="module", ids=[name.removesuffix(".html") for name in names])
+        marked = [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+        metafunc.parametrize("name", marked, scope="module", ids=[name.removesuffix(".html") for name in names])
 
 
 @pytest.fixture(scope="session")
