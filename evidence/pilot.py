@@ -25,6 +25,7 @@ from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import load_encoder
 from picojepa.fitting import scaled_momentum
+from picojepa.masking import MaskConfig
 
 PILOT = store.DATA / "pilot.csv"
 CLIPS = 12_000  # of a short run: 375 steps
@@ -53,6 +54,9 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
     "V-JEPA, EMA scaled, variance-covariance": partial(scaled, **VC),
     "EMA scaled, variance-covariance .3": partial(scaled, spreading_weight=0.3, **VC),
     "EMA scaled, variance-covariance .1": partial(scaled, spreading_weight=0.1, **VC),
+    "EMA scaled, variance-covariance .1, half hidden": partial(
+        scaled, spreading_weight=0.1, mask=MaskConfig(ratio=0.5), **VC
+    ),
     "EMA scaled, variance-covariance .03": partial(scaled, spreading_weight=0.03, **VC),
     "patch 16, random weights": coarse,
     "patch 16, EMA scaled, variance-covariance": partial(coarse, change=partial(scaled, **VC)),
