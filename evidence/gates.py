@@ -15,16 +15,19 @@ from typing import Any
 import numpy as np
 
 from evidence import convolutions
+from evidence.readouts import mean_and_spread
 from picojepa import data, probing, store
-from picojepa.architecture import ModelConfig
+from picojepa.architecture import ModelConfig, new_encoder
 from picojepa.baselines import BASELINES
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
+from picojepa.features import encode
 from picojepa.stats import wilson
 from standin import COUNTER, StandInConfig
 
 GATES = store.DATA / "gates.json"
 SHORTCUT = store.Stage("gates.shortcut", version=1)
+TOKENS = store.Stage("gates.tokens", version=1)
 SUPERVISED = store.Stage("gates.supervised", version=2)
 SEEN = {"action": 72_000, "travel": 16_000}  # clips of supervised training for each question
 TEST_EACH, COUNTER_EACH = 100, 50  # videos of every action
@@ -45,6 +48,7 @@ LIMITS = {
     ("action", "tiny pictures"): (0, 27),
     ("action", "frame differences"): (0, 40),
     ("scene", "colour histogram"): (0, 60),
+    ("travel", "random tokens of still frames"): (47, 53),
     ("travel", "supervised on still frames"): (47, 53),
     ("action", "supervised"): (80, 100),
 }
@@ -85,6 +89,20 @@ def stills(clips: Clips) -> Clips:
     return replace(clips, training=training, centre=centre, digest=store.digest([clips.digest, "middle frames"]))
 
 
+def tokens(settings: Settings, clips: Clips, question: str) -> list[int]:
+    """Right answers of a linear probe on mean and spread of random tokens, 1 or 0 for every test video."""
+    task = ask(clips, question)
+    inputs = {"data": clips.digest, "question": question, "model": store.plain(settings.model)}
+    with store.result(TOKENS, inputs) as result:
+        if result.missing:
+            encoder, slices = new_encoder(settings.model, settings.grid, settings.training.seed), settings.grid[0]
+            parts = (encode(encoder, clips.centre[rows], pool=False) for rows in (task.train, task.test))
+            train, test = (mean_and_spread(part, slices).numpy() for part in parts)
+            chosen = probing.linear_probe(train, task.train_labels.numpy(), test).argmax(1)
+            store.write_json(result.folder / "right.json", (chosen == task.test_labels.numpy()).astype(int).tolist())
+    return json.loads((result.folder / "right.json").read_text())
+
+
 def supervised(clips: Clips, question: str, seen: int) -> list[int]:
     """Right answers of a network trained on the question with ``seen`` clips, 1 or 0 for every test video."""
     task = ask(clips, question)
@@ -107,7 +125,7 @@ def row(question: str, features: str, right: list[int], split: str = "validation
     return found
 
 
-def report(clips: Clips, nets: Mapping[str, int] = SEEN) -> list[dict[str, Any]]:
+def report(settings: Settings, clips: Clips, nets: Mapping[str, int] = SEEN) -> list[dict[str, Any]]:
     """All lines: every shortcut, the counter-list, and supervision by so many clips for each question."""
     rows = []
     for question, name in [*LIMITS, *ALSO]:
@@ -115,6 +133,8 @@ def report(clips: Clips, nets: Mapping[str, int] = SEEN) -> list[dict[str, Any]]
             rows.append(row(question, name, shortcut(clips, question, name)))
     for name in BASELINES:
         rows.append(row("action", name, shortcut(clips, "action", name, COUNTER), COUNTER))
+    for features, shown in (("random tokens", clips), ("random tokens of still frames", stills(clips))):
+        rows.append(row("travel", features, tokens(settings, shown, "travel")))
     for question, seen in nets.items():
         rows.append(row(question, "supervised", supervised(clips, question, seen)))
         if question == "travel":
@@ -128,7 +148,7 @@ def main() -> None:
     asked = parser.parse_args()
     settings = gate_settings()
     clips = data.load_clips(settings)
-    rows = report(clips, {} if asked.shortcuts else SEEN)
+    rows = report(settings, clips, {} if asked.shortcuts else SEEN)
     store.write_json(GATES, {"data": store.plain(settings.data), "rows": rows})
     for line in rows:
         mark = {True: "held", False: "NOT HELD", None: ""}[line.get("held")]

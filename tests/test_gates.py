@@ -63,10 +63,10 @@ def test_a_limit_is_held_or_not():
 
 
 def test_the_report_names_every_limit(small):
-    rows = gates.report(small[1], few := {"action": 64, "travel": 64})
+    rows = gates.report(*small, few := {"action": 64, "travel": 64})
     said = {(row["question"], row["features"]) for row in rows if "held" in row}
     assert said == {*gates.LIMITS}
-    assert gates.report(small[1], few) == rows, "found again"
+    assert gates.report(*small, few) == rows, "found again"
 
 
 def test_a_tenth_of_the_labels_is_the_same_for_everyone_and_of_every_class(small):
