@@ -41,9 +41,11 @@ def scaled(settings: Settings, **changes: object) -> Settings:
     return trained(longer, ema=scaled_momentum(longer.training.steps))
 
 
-def coarse(settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings) -> Settings:
+def coarse(
+    settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings, embedding: str = "linear"
+) -> Settings:
     """With patches of `COARSE` pixels: a quarter of the tokens, a fifth of the time."""
-    return change(replace(settings, model=replace(settings.model, patch=COARSE)))
+    return change(replace(settings, model=replace(settings.model, patch=COARSE, embedding=embedding)))
 
 
 # Name -> what is changed of the settings that all tries share; random weights are the same encoder untrained.
@@ -63,6 +65,10 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
     "patch 16, EMA scaled, variance-covariance .1": partial(coarse, change=partial(scaled, spreading_weight=0.1, **VC)),
     "patch 16, minus clip mean, EMA scaled, variance-covariance .1": partial(
         coarse, change=partial(scaled, target="minus clip mean", spreading_weight=0.1, **VC)
+    ),
+    "patch 16, convolutions, random weights": partial(coarse, embedding="convolutions"),
+    "patch 16, convolutions, EMA scaled, variance-covariance .1, half hidden": partial(
+        coarse, change=partial(scaled, spreading_weight=0.1, mask=MaskConfig(ratio=0.5), **VC), embedding="convolutions"
     ),
     "all blocks, EMA scaled": partial(scaled, target="all blocks"),
     "minus clip mean, EMA scaled": partial(scaled, target="minus clip mean"),
@@ -99,7 +105,12 @@ def attempt(name: str, seed: int, clips: Clips, seen: int = CLIPS) -> dict[str, 
     found = readouts(encoder, key, settings, clips, {question: ask(clips, question) for question in QUESTIONS})
     row: dict[str, Any] = {"try": name, "seed": seed, "clips": 0 if name.endswith("random weights") else training.clips}
     row |= {"target": training.target, "spreading": training.spreading, "first EMA": round(training.ema[0], 5)}
-    row |= {"patch": settings.model.patch, "hidden": training.mask.ratio, **course}
+    row |= {
+        "patch": settings.model.patch,
+        "embedding": settings.model.embedding,
+        "hidden": training.mask.ratio,
+        **course,
+    }
     for question in QUESTIONS:
         for readout in READOUTS:
             for share in SHARES:

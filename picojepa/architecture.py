@@ -5,7 +5,8 @@ Letters: B clips, C channels, T frames, H, W pixels, N tokens, D width of the en
 Book: chapter 3.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 from picojepa import require, require_whole
 from picojepa.machine import seeded
 from picojepa.masking import Grid
+from picojepa.store import ADDED
 
 LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 128}  # tokens; beyond them the fused attention kernel is better
+CHANNELS = 16  # of the first of three convolutions in a patch; each has twice as many as the one before
 SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
 
 
@@ -33,11 +36,16 @@ class ModelConfig:
     predictor_depth: int = 2
     predictor_heads: int = 4
     dropout: float = 0.0  # probability, in encoder and predictor
+    embedding: str = field(default="linear", metadata=ADDED)  # from pixels to tokens, a name in EMBEDDINGS
 
     def __post_init__(self) -> None:
         require_whole(self, "patch", "tubelet", "depth", "heads", "predictor_depth", "predictor_heads")
         require(self.mlp_ratio > 0, f"mlp_ratio must be above 0, not {self.mlp_ratio}")
         require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
+        known = ", ".join(EMBEDDINGS)
+        require(self.embedding in EMBEDDINGS, f"unknown embedding {self.embedding!r}; known: {known}")
+        if self.embedding == "convolutions":
+            require(self.patch % 4 == 0, f"convolutions halve a patch twice; {self.patch} pixels do not divide by 4")
         for width, heads in ((self.width, self.heads), (self.predictor_width, self.predictor_heads)):
             require(width >= 6 and width % 2 == 0, f"a width of {width} has no room for 3-D sine-cosine positions")
             require(width % heads == 0, f"a width of {width} does not divide into {heads} heads")
@@ -51,6 +59,37 @@ def patchify(clips: Tensor, tubelet: int, patch: int) -> Tensor:
     batch, channels, frames, height, width = clips.shape
     grid = clips.reshape(batch, channels, frames // tubelet, tubelet, height // patch, patch, width // patch, patch)
     return grid.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, -1, channels * tubelet * patch * patch)  # (B, N, pixels)
+
+
+class PatchConvolutions(nn.Module):
+    """Three convolutions inside every tubelet, then a linear layer: its pixels, (B, N, pixels) -> (B, N, D).
+
+    Nothing goes from one tubelet to another, or what is visible would hold something of what is hidden.
+
+    Source: Xiao et al. 2021 ("Early convolutions help Transformers see better"), there over the whole image.
+    """
+
+    def __init__(self, model: ModelConfig) -> None:
+        super().__init__()
+        self.shape, last = (3 * model.tubelet, model.patch, model.patch), 4 * CHANNELS * (model.patch // 4) ** 2
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(self.shape[0], CHANNELS, 3, 1, 1), nn.GELU()),
+            *(nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, 2, 1), nn.GELU()),
+            *(nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, 2, 1), nn.GELU()),
+        )
+        self.norm, self.linear = nn.LayerNorm(last), nn.Linear(last, model.width)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, N, C * tubelet * patch * patch), as `patchify` gives it -> (B, N, D); frames count as channels."""
+        found = self.convolutions(pixels.flatten(0, 1).unflatten(1, self.shape))
+        return self.linear(self.norm(found.flatten(1))).unflatten(0, pixels.shape[:2])
+
+
+# Embedding -> what makes tokens, (B, N, D), of the pixels of tubelets, (B, N, pixels).
+EMBEDDINGS: dict[str, Callable[[ModelConfig], nn.Module]] = {
+    "linear": lambda model: nn.Linear(3 * model.tubelet * model.patch**2, model.width),
+    "convolutions": PatchConvolutions,
+}
 
 
 def sine_cosine_positions(grid: Grid, width: int) -> Tensor:
@@ -135,7 +174,7 @@ class Encoder(nn.Module):
     def __init__(self, model: ModelConfig, grid: Grid) -> None:
         super().__init__()
         self.patch, self.tubelet = model.patch, model.tubelet
-        self.embed = nn.Linear(3 * model.tubelet * model.patch**2, model.width)
+        self.embed = EMBEDDINGS[model.embedding](model)
         self.positions = nn.Parameter(sine_cosine_positions(grid, model.width))  # learned, from a fixed start
         self.blocks = nn.ModuleList(
             Block(model.width, model.heads, model.mlp_ratio, model.dropout) for _ in range(model.depth)

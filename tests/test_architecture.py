@@ -14,6 +14,7 @@ from picojepa.architecture import (
     Attention,
     Block,
     Encoder,
+    PatchConvolutions,
     Predictor,
     attend,
     gather_tokens,
@@ -37,6 +38,14 @@ def _seed():
 def encoder(tiny):
     """Double precision, with biases and norms that are not at their trivial start."""
     encoder = Encoder(tiny.model, tiny.grid).double()
+    shake(encoder)
+    return encoder
+
+
+@pytest.fixture(params=architecture.EMBEDDINGS)
+def either(tiny, request):
+    """Such an encoder with each of the embeddings."""
+    encoder = Encoder(replace(tiny.model, embedding=request.param), tiny.grid).double()
     shake(encoder)
     return encoder
 
@@ -231,6 +240,36 @@ def test_encoder_against_a_slow_reference(tiny, encoder):
     torch.testing.assert_close(encoder(clips, keep), torch.stack(wanted), rtol=0, atol=1e-11)
 
 
+def slow_convolution(image, layer):
+    """A 3 x 3 convolution of an image (C, H, W) with a border of zeros, place by place."""
+    padded, stride = F.pad(image, (1, 1, 1, 1)), layer.stride[0]
+    places = range(0, image.shape[1], stride)
+    rows = [
+        [torch.einsum("chw,ochw->o", padded[:, i : i + 3, j : j + 3], layer.weight) for j in places] for i in places
+    ]
+    return torch.stack([torch.stack(row, -1) for row in rows], -2) + layer.bias.view(-1, 1, 1)
+
+
+def test_convolutions_in_a_patch_against_a_slow_reference(tiny):
+    embed = PatchConvolutions(tiny.model).double()
+    shake(embed)
+    clips = torch.randn(1, 3, 4, 16, 8, dtype=torch.float64)  # 2 x 2 x 1 tubelets of 2 x 8 x 8 pixels
+    wanted = []
+    for t, row in [(0, 0), (0, 1), (1, 0), (1, 1)]:
+        x = clips[0, :, 2 * t : 2 * t + 2, 8 * row : 8 * row + 8].reshape(6, 8, 8)
+        for layer in embed.convolutions[::2]:
+            x = F.gelu(slow_convolution(x, layer))
+        wanted.append(embed.linear.weight @ slow_norm(x.flatten(), embed.norm) + embed.linear.bias)
+    torch.testing.assert_close(embed(patchify(clips, 2, 8)), torch.stack(wanted)[None], rtol=0, atol=1e-11)
+
+
+def test_an_embedding_that_does_not_fit_is_refused(tiny):
+    with pytest.raises(ValueError, match="unknown embedding 'quadratic'; known: linear, convolutions"):
+        replace(tiny.model, embedding="quadratic")
+    with pytest.raises(ValueError, match="6 pixels do not divide by 4"):
+        replace(tiny.model, embedding="convolutions", patch=6)
+
+
 @pytest.mark.parametrize("kind", [0, 1])
 def test_predictor_against_a_slow_reference(tiny, kind):
     predictor = Predictor(tiny.model, tiny.grid, masks_per_clip=2).double()
@@ -260,30 +299,30 @@ def paint_tokens(clips, numbers, change):
     return clips
 
 
-def test_hidden_pixels_do_not_reach_the_context(encoder):
+def test_hidden_pixels_do_not_reach_the_context(either):
     clips = torch.randn(3, 3, 8, 32, 32, dtype=torch.float64)
     mask = tube((4, 4, 4), 0.75, 3, torch.Generator().manual_seed(0))
-    before = encoder(clips, mask.context)
+    before = either(clips, mask.context)
     assert before.shape == (3, mask.context.shape[1], 24)
-    assert torch.equal(before, encoder(paint_tokens(clips, mask.target, 5.0), mask.context))
+    assert torch.equal(before, either(paint_tokens(clips, mask.target, 5.0), mask.context))
     one_visible = paint_tokens(clips, mask.context[:, :1], 0.1)
-    assert (before != encoder(one_visible, mask.context)).all(dim=-1).all(), "every token sees every visible one"
+    assert (before != either(one_visible, mask.context)).all(dim=-1).all(), "every token sees every visible one"
 
 
-def test_no_gradient_reaches_hidden_pixels(encoder):
+def test_no_gradient_reaches_hidden_pixels(either):
     clips = torch.randn(2, 3, 8, 32, 32, dtype=torch.float64, requires_grad=True)
     mask = tube((4, 4, 4), 0.75, 2, torch.Generator().manual_seed(0))
-    encoder(clips, mask.context).square().sum().backward()
+    either(clips, mask.context).square().sum().backward()
     strength = patchify(clips.grad.abs(), 2, 8).sum(-1)  # (B, N)
     assert (strength.gather(1, mask.target) == 0).all()
     assert (strength.gather(1, mask.context) > 0).all()
 
 
-def test_keeping_all_tokens_is_keeping_none_back(encoder):
+def test_keeping_all_tokens_is_keeping_none_back(either):
     clips = torch.randn(2, 3, 8, 32, 32, dtype=torch.float64)
     order = torch.stack([torch.randperm(64) for _ in range(2)])
-    everything = encoder(clips)
-    torch.testing.assert_close(encoder(clips, order), gather_tokens(everything, order), rtol=0, atol=1e-12)
+    everything = either(clips)
+    torch.testing.assert_close(either(clips, order), gather_tokens(everything, order), rtol=0, atol=1e-12)
 
 
 def test_the_predictor_answers_where_it_is_asked(tiny):

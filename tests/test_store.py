@@ -27,7 +27,7 @@ LAYERS = {
     "masking": set(),
     "clips": set(),
     "store": {"machine"},
-    "architecture": {"machine", "masking"},
+    "architecture": {"machine", "masking", "store"},
     "spreading": set(),
     "fitting": {"machine", "masking", "spreading", "store"},
     "config": {"architecture", "clips", "fitting", "masking"},
