@@ -263,6 +263,11 @@ def test_convolutions_in_a_patch_against_a_slow_reference(tiny):
     torch.testing.assert_close(embed(patchify(clips, 2, 8)), torch.stack(wanted)[None], rtol=0, atol=1e-11)
 
 
+def test_an_encoder_has_the_embedding_that_was_asked_for(tiny):
+    for name, kind in (("linear", nn.Linear), ("convolutions", PatchConvolutions)):
+        assert isinstance(Encoder(replace(tiny.model, embedding=name), tiny.grid).embed, kind)
+
+
 def test_an_embedding_that_does_not_fit_is_refused(tiny):
     with pytest.raises(ValueError, match="unknown embedding 'quadratic'; known: linear, convolutions"):
         replace(tiny.model, embedding="quadratic")
