@@ -47,7 +47,7 @@ class PixelJEPA(JEPA):
         model = settings.model
         with seeded(seed + 1):
             self.predictor.leave = nn.Linear(model.predictor_width, 3 * model.tubelet * model.patch**2)
-            initialise(self.predictor.leave)
+            initialise(self.predictor.leave, model.first_weights)
 
     def targets(self, clips: Tensor) -> Tensor:
         """Normalised pixels of every token, (B, N, pixels)."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 from filelock import FileLock
+from torch import Tensor
 
 from evidence.experiments import trained
 from evidence.gates import ask, gate_settings
@@ -25,6 +26,7 @@ from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import load_encoder
 from picojepa.fitting import scaled_momentum
+from picojepa.jepa import JEPA
 from picojepa.masking import MaskConfig
 
 PILOT = store.DATA / "pilot.csv"
@@ -33,6 +35,20 @@ SEEDS = (0,)  # of the weights, the masks and the order of the videos
 QUESTIONS = ("action", "scene", "travel")
 VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
 COARSE = 16  # pixels of the larger patches
+HALF = MaskConfig(ratio=0.5)
+CONVOLUTIONS = {"embedding": "convolutions", "first_weights": None}
+LEARNS = "patch 16, convolutions, minus clip mean, EMA scaled, variance-covariance .01, half hidden"
+ALONE = ", nothing predicted"  # ends the name of a try that only spreads its features
+
+
+class SpreadingAlone(JEPA):
+    """The features of context tokens are spread and nothing is predicted: what of a gain the term gives alone."""
+
+    version = 1
+
+    def distance(self, predicted: Tensor, wanted: Tensor) -> Tensor:
+        """Nothing, and no gradient."""
+        return 0 * super().distance(predicted, wanted)
 
 
 def scaled(settings: Settings, **changes: object) -> Settings:
@@ -42,10 +58,10 @@ def scaled(settings: Settings, **changes: object) -> Settings:
 
 
 def coarse(
-    settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings, embedding: str = "linear"
+    settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings, **model: Any
 ) -> Settings:
-    """With patches of `COARSE` pixels: a quarter of the tokens, a fifth of the time."""
-    return change(replace(settings, model=replace(settings.model, patch=COARSE, embedding=embedding)))
+    """With patches of `COARSE` pixels: a quarter of the tokens, a fifth of the time; ``model``: what else differs."""
+    return change(replace(settings, model=replace(settings.model, patch=COARSE, **model)))
 
 
 # Name -> what is changed of the settings that all tries share; random weights are the same encoder untrained.
@@ -56,9 +72,7 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
     "V-JEPA, EMA scaled, variance-covariance": partial(scaled, **VC),
     "EMA scaled, variance-covariance .3": partial(scaled, spreading_weight=0.3, **VC),
     "EMA scaled, variance-covariance .1": partial(scaled, spreading_weight=0.1, **VC),
-    "EMA scaled, variance-covariance .1, half hidden": partial(
-        scaled, spreading_weight=0.1, mask=MaskConfig(ratio=0.5), **VC
-    ),
+    "EMA scaled, variance-covariance .1, half hidden": partial(scaled, spreading_weight=0.1, mask=HALF, **VC),
     "EMA scaled, variance-covariance .03": partial(scaled, spreading_weight=0.03, **VC),
     "patch 16, random weights": coarse,
     "patch 16, EMA scaled, variance-covariance": partial(coarse, change=partial(scaled, **VC)),
@@ -66,9 +80,12 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
     "patch 16, minus clip mean, EMA scaled, variance-covariance .1": partial(
         coarse, change=partial(scaled, target="minus clip mean", spreading_weight=0.1, **VC)
     ),
-    "patch 16, convolutions, random weights": partial(coarse, embedding="convolutions"),
+    "patch 16, convolutions, random weights": partial(coarse, **CONVOLUTIONS),
     "patch 16, convolutions, EMA scaled, variance-covariance .1, half hidden": partial(
-        coarse, change=partial(scaled, spreading_weight=0.1, mask=MaskConfig(ratio=0.5), **VC), embedding="convolutions"
+        coarse, change=partial(scaled, spreading_weight=0.1, mask=HALF, **VC), **CONVOLUTIONS
+    ),
+    LEARNS: partial(
+        coarse, change=partial(scaled, target="minus clip mean", spreading_weight=0.01, mask=HALF, **VC), **CONVOLUTIONS
     ),
     "all blocks, EMA scaled": partial(scaled, target="all blocks"),
     "minus clip mean, EMA scaled": partial(scaled, target="minus clip mean"),
@@ -80,6 +97,7 @@ TRIES: dict[str, Callable[[Settings], Settings]] = {
     "V-JEPA, EMA .996": partial(trained, ema=(0.996, 0.996)),
     "all blocks, EMA scaled, SIGReg": partial(scaled, target="all blocks", **SIG),
 }
+TRIES |= {name + ALONE: TRIES[name] for name in ("EMA scaled, variance-covariance .1, half hidden", LEARNS)}
 
 
 def pilot_settings(seen: int = CLIPS) -> Settings:
@@ -96,7 +114,7 @@ def attempt(name: str, seed: int, clips: Clips, seen: int = CLIPS) -> dict[str, 
     if name.endswith("random weights"):
         encoder, key = new_encoder(settings.model, settings.grid, seed), f"random weights {seed}"
     else:
-        run = pretraining.run(settings, clips)
+        run = pretraining.run(settings, clips, objective=SpreadingAlone if name.endswith(ALONE) else None)
         encoder, key = load_encoder(run / "encoder.safetensors", settings), run.name
         metrics = checkpoints.read_metrics(run).dropna(subset=["spread"])
         course = {"rank first": metrics.effective_rank.iloc[0], "rank last": metrics.effective_rank.iloc[-1]}

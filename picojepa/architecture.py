@@ -37,10 +37,13 @@ class ModelConfig:
     predictor_heads: int = 4
     dropout: float = 0.0  # probability, in encoder and predictor
     embedding: str = field(default="linear", metadata=ADDED)  # from pixels to tokens, a name in EMBEDDINGS
+    first_weights: float | None = field(default=0.02, metadata=ADDED)  # their deviation in V-JEPA; None: PyTorch's own
 
     def __post_init__(self) -> None:
         require_whole(self, "patch", "tubelet", "depth", "heads", "predictor_depth", "predictor_heads")
         require(self.mlp_ratio > 0, f"mlp_ratio must be above 0, not {self.mlp_ratio}")
+        deviation = self.first_weights
+        require(deviation is None or deviation > 0, f"first_weights must be above 0 or None, not {deviation}")
         require(0 <= self.dropout < 1, f"dropout must lie in [0, 1), not {self.dropout}")
         known = ", ".join(EMBEDDINGS)
         require(self.embedding in EMBEDDINGS, f"unknown embedding {self.embedding!r}; known: {known}")
@@ -66,17 +69,18 @@ class PatchConvolutions(nn.Module):
 
     Nothing goes from one tubelet to another, or what is visible would hold something of what is hidden.
 
-    Source: Xiao et al. 2021 ("Early convolutions help Transformers see better"), there over the whole image.
+    Source: Xiao et al. 2021 ("Early convolutions help Transformers see better"), there over the whole image. The norm
+    of every layer is over one tubelet: without it a small encoder learns its first things much later.
     """
 
     def __init__(self, model: ModelConfig) -> None:
         super().__init__()
-        self.shape, last = (3 * model.tubelet, model.patch, model.patch), 4 * CHANNELS * (model.patch // 4) ** 2
-        self.convolutions = nn.Sequential(
-            *(nn.Conv2d(self.shape[0], CHANNELS, 3, 1, 1), nn.GELU()),
-            *(nn.Conv2d(CHANNELS, 2 * CHANNELS, 3, 2, 1), nn.GELU()),
-            *(nn.Conv2d(2 * CHANNELS, 4 * CHANNELS, 3, 2, 1), nn.GELU()),
-        )
+        self.shape, widths = (3 * model.tubelet, model.patch, model.patch), [CHANNELS * 2**i for i in range(3)]
+        layers: list[nn.Module] = []
+        for entering, leaving, stride in zip((self.shape[0], *widths[:2]), widths, (1, 2, 2), strict=True):
+            layers += [nn.Conv2d(entering, leaving, 3, stride, 1, bias=False), nn.GroupNorm(1, leaving), nn.GELU()]
+        last = widths[-1] * (model.patch // 4) ** 2
+        self.convolutions = nn.Sequential(*layers)
         self.norm, self.linear = nn.LayerNorm(last), nn.Linear(last, model.width)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -180,7 +184,7 @@ class Encoder(nn.Module):
             Block(model.width, model.heads, model.mlp_ratio, model.dropout) for _ in range(model.depth)
         )
         self.norm = nn.LayerNorm(model.width)
-        initialise(self)
+        initialise(self, model.first_weights)
 
     def forward(self, clips: Tensor, keep: Tensor | None = None, each: list[Tensor] | None = None) -> Tensor:
         """Encode normalised clips, (B, 3, T, H, W); hidden tokens are dropped before the first block.
@@ -226,7 +230,7 @@ class Predictor(nn.Module):
         )
         self.norm = nn.LayerNorm(model.predictor_width)
         self.leave = nn.Linear(model.predictor_width, model.width)
-        initialise(self)
+        initialise(self, model.first_weights)
 
     def forward(self, context: Tensor, context_numbers: Tensor, target_numbers: Tensor, kind: int = 0) -> Tensor:
         """Predict the features, (B, K, D), of hidden tokens.
@@ -245,11 +249,13 @@ class Predictor(nn.Module):
         return self.leave(self.norm(x[:, context.shape[1] :]))
 
 
-def initialise(module: nn.Module) -> None:
-    """Truncated normal weights (standard deviation 0.02) and zero biases in every linear layer below."""
+def initialise(module: nn.Module, deviation: float | None) -> None:
+    """Truncated normal weights of a standard deviation, and no biases, in every linear layer; None: leave them."""
+    if deviation is None:
+        return
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.trunc_normal_(layer.weight, std=deviation)
             nn.init.zeros_(layer.bias)
 
 

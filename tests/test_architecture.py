@@ -247,7 +247,7 @@ def slow_convolution(image, layer):
     rows = [
         [torch.einsum("chw,ochw->o", padded[:, i : i + 3, j : j + 3], layer.weight) for j in places] for i in places
     ]
-    return torch.stack([torch.stack(row, -1) for row in rows], -2) + layer.bias.view(-1, 1, 1)
+    return torch.stack([torch.stack(row, -1) for row in rows], -2)
 
 
 def test_convolutions_in_a_patch_against_a_slow_reference(tiny):
@@ -257,8 +257,10 @@ def test_convolutions_in_a_patch_against_a_slow_reference(tiny):
     wanted = []
     for t, row in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         x = clips[0, :, 2 * t : 2 * t + 2, 8 * row : 8 * row + 8].reshape(6, 8, 8)
-        for layer in embed.convolutions[::2]:
-            x = F.gelu(slow_convolution(x, layer))
+        for layer, norm in zip(embed.convolutions[::3], embed.convolutions[1::3], strict=True):
+            x = slow_convolution(x, layer)
+            x = (x - x.mean()) / (x.var(correction=0) + norm.eps).sqrt()  # over one tubelet
+            x = F.gelu(x * norm.weight.view(-1, 1, 1) + norm.bias.view(-1, 1, 1))
         wanted.append(embed.linear.weight @ slow_norm(x.flatten(), embed.norm) + embed.linear.bias)
     torch.testing.assert_close(embed(patchify(clips, 2, 8)), torch.stack(wanted)[None], rtol=0, atol=1e-11)
 
@@ -368,10 +370,21 @@ def test_parameter_count_leaves_out_what_is_frozen():
     assert parameter_count(layer) == 12
 
 
-def test_weights_start_small_and_biases_at_zero(tiny):
-    encoder = Encoder(replace(tiny.model, width=96, heads=4), tiny.grid)
-    linear = [layer for layer in encoder.modules() if isinstance(layer, nn.Linear)]
-    assert len(linear) == 1 + 4 * len(encoder.blocks)
-    for layer in linear:
-        assert not layer.bias.any()
-        assert layer.weight.std().item() == pytest.approx(0.02, rel=0.05)
+@pytest.mark.parametrize("deviation", [0.02, 0.1])
+def test_weights_start_small_and_biases_at_zero(tiny, deviation):
+    model = replace(tiny.model, width=96, heads=4, first_weights=deviation)
+    for network in (Encoder(model, tiny.grid), Predictor(model, tiny.grid)):
+        linear = [layer for layer in network.modules() if isinstance(layer, nn.Linear)]
+        assert len(linear) > 4 * len(network.blocks)
+        for layer in linear:
+            assert not layer.bias.any()
+            assert layer.weight.std().item() == pytest.approx(deviation, rel=0.08)
+
+
+def test_first_weights_may_be_pytorchs_own(tiny):
+    encoder = Encoder(replace(tiny.model, width=96, heads=4, first_weights=None), tiny.grid)
+    for block in encoder.blocks:
+        assert block.attention.out.weight.std().item() == pytest.approx((3 * 96) ** -0.5, rel=0.05)
+        assert block.attention.out.bias.any()
+    with pytest.raises(ValueError, match="first_weights must be above 0 or None, not 0"):
+        replace(tiny.model, first_weights=0)

@@ -10,6 +10,8 @@ import torch
 from evidence import control, gates, pilot, readouts
 from picojepa import baselines, data
 from picojepa.architecture import new_encoder
+from picojepa.clips import normalise
+from picojepa.jepa import JEPA
 from standin import CLASSES, COUNTER
 
 
@@ -104,8 +106,23 @@ def test_readouts_are_found_again(small, monkeypatch):
 def test_every_try_differs_from_the_others():
     base = pilot.pilot_settings()
     made = {name: change(base) for name, change in pilot.TRIES.items() if name != "random weights"}
-    assert len({repr(settings) for settings in made.values()}) == len(made)
+    assert len({(repr(settings), name.endswith(pilot.ALONE)) for name, settings in made.items()}) == len(made)
     assert all(settings.training.clips == pilot.CLIPS for settings in made.values())
+
+
+def test_what_spreads_alone_learns_nothing_from_its_prediction(small):
+    settings, clips = small
+    asked = pilot.trained(settings, spreading="variance-covariance", spreading_weight=0.1)
+    batch, masks = normalise(torch.from_numpy(np.array(clips.training[:4, 0]))), torch.Generator().manual_seed(0)
+    mask = pilot.SpreadingAlone(asked, 0).draw_masks(4, masks)
+    for kind, learns in ((JEPA, True), (pilot.SpreadingAlone, False)):
+        model = kind(asked, 0)
+        loss, _ = model(batch, mask)
+        loss.backward()
+        told = model.encoder(batch, mask[0].context)
+        assert (loss > 1.001 * model.spreading(told)) == learns
+        assert any(parameter.grad.abs().max() > 0 for parameter in model.predictor.parameters()) == learns
+        assert model.encoder.embed.weight.grad.abs().max() > 0
 
 
 def test_the_table_of_tries_is_whole():
