@@ -20,7 +20,7 @@ import torch
 
 from evidence.experiments import trained
 from evidence.gates import SECOND, ask
-from evidence.pilot import QUESTIONS, scaled
+from evidence.pilot import LEARNS, QUESTIONS, TRIES, SpreadingAlone
 from evidence.readouts import READOUTS, SHARES, labelled_share, readouts
 from picojepa import checkpoints, data, pretraining, probing, store
 from picojepa.architecture import new_encoder
@@ -35,6 +35,7 @@ CONTROL = store.DATA / "control.json"
 BASELINE = store.Stage("control.baseline", version=1)
 TUNED = store.Stage("control.fine_tuning", version=1)
 SEEDS = (100, 101, 102, 103, 104)
+TWINS = SEEDS[:2]  # trained once more with nothing to predict: what of a lead is the spreading term's
 TUNED_SHARE = 0.1  # of the labels, for fine-tuning
 
 # What must hold, of the report that `control` returns.
@@ -44,6 +45,9 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "mean lead with a tenth of the labels is at least 10 points": lambda r: mean_lead(r, 0.1) >= 10,
     "above every baseline without a network, but for k-NN": lambda r: all(
         row["pretrained"] > row["baseline"] for row in r["readouts"] if row["readout"] != "k-NN"
+    ),
+    "what predicts is above what only spreads its features, mean over the readouts": lambda r: all(
+        mean_lead({"readouts": r["twins"]}, share) > 0 for share in SHARES
     ),
     "fine-tuning beats training from scratch by at least 5 points": lambda r: r["fine_tuning"]["lead"] >= 5,
     "the motion question is read better than by chance and from random weights": lambda r: all(
@@ -64,7 +68,7 @@ def control_settings(seed: int, data_seed: int = 2) -> Settings:
     """The recipe under test, on data that nothing was tuned on, with 400 test videos of every action."""
     base = replace(SECOND, data=replace(SECOND.data, seed=data_seed, validation_each=400, counter_each=50))
     base = replace(base, probe=replace(base.probe, seed=seed))  # from scratch, every seed has a start of its own
-    return trained(scaled(base, spreading="variance-covariance"), seed=seed, precision="float32")
+    return trained(TRIES[LEARNS](base), seed=seed, precision="float32")
 
 
 def baseline(settings: Settings, clips: Clips, name: str, share: float, neighbours: bool) -> float:
@@ -103,7 +107,10 @@ def fine_tuned(settings: Settings, clips: Clips, run: Any) -> dict[str, float]:
 
 
 def of_seed(settings: Settings, clips: Clips) -> dict[str, Any]:
-    """All that is known of one seed: readouts of random and pre-trained weights, fine-tuning, the run's course."""
+    """All that is known of one seed: readouts of random and pre-trained weights, fine-tuning, the run's course.
+
+    Of `TWINS` also those of an encoder that was trained alike, with nothing to predict.
+    """
     tasks = {question: ask(clips, question) for question in QUESTIONS}
     seed = settings.training.seed
     untrained = new_encoder(settings.model, settings.grid, seed)
@@ -112,23 +119,28 @@ def of_seed(settings: Settings, clips: Clips) -> dict[str, Any]:
     watched = checkpoints.read_metrics(run).dropna(subset=["spread"])
     course = {"seed": seed, "run": run.name, "step": watched.step.tolist()}
     course |= {name: watched[key].round(3).tolist() for name, key in (("rank", "effective_rank"), ("spread", "spread"))}
-    return {
+    found = {
         "random": readouts(untrained, f"random weights {seed}", settings, clips, tasks),
         "pretrained": readouts(encoder, run.name, settings, clips, tasks),
         "fine_tuning": fine_tuned(settings, clips, run),
         "course": course,
     }
+    if seed in TWINS:
+        twin = pretraining.run(settings, clips, objective=SpreadingAlone)
+        spread = load_encoder(twin / "encoder.safetensors", settings)
+        found["spread"] = readouts(spread, twin.name, settings, clips, tasks)
+    return found
 
 
-def leads(found: Sequence[Mapping[str, Any]], question: str) -> list[dict[str, Any]]:
+def leads(found: Sequence[Mapping[str, Any]], question: str, over: str = "random") -> list[dict[str, Any]]:
     """One row for each readout and share of the labels: both means over seeds, and the lead with its interval."""
     rows = []
     for readout in READOUTS:
         for share in SHARES:
-            kinds = ("pretrained", "random")
-            ours, random = (np.array([of[kind][question][readout][str(share)] for of in found]) for kind in kinds)
-            lead, low, high = seed_interval(ours - random)
-            row = {"readout": readout, "labels": share, "pretrained": ours.mean(), "random": random.mean()}
+            kinds = ("pretrained", over)
+            ours, theirs = (np.array([of[kind][question][readout][str(share)] for of in found]) for kind in kinds)
+            lead, low, high = seed_interval(ours - theirs)
+            row = {"readout": readout, "labels": share, "pretrained": ours.mean(), over: theirs.mean()}
             rows.append(row | {"lead": lead, "lead_low": low, "lead_high": high})
     return [{key: round(float(x), 2) if isinstance(x, float) else x for key, x in row.items()} for row in rows]
 
@@ -148,6 +160,7 @@ def control(made: Callable[[int], Settings], clips: Clips, seeds: Sequence[int])
         "seeds": len(seeds),
         "settings": store.plain(made(seeds[0])),
         "readouts": rows,
+        "twins": leads([of for of in found if "spread" in of], "action", over="spread"),
         "fine_tuning": {"labels": TUNED_SHARE, "lead": lead, "lead_low": low, "lead_high": high, "of_seeds": tuned},
         "questions": {question: leads(found, question) for question in QUESTIONS},
         "courses": [of["course"] for of in found],

@@ -69,8 +69,8 @@ class PatchConvolutions(nn.Module):
 
     Nothing goes from one tubelet to another, or what is visible would hold something of what is hidden.
 
-    Source: Xiao et al. 2021 ("Early convolutions help Transformers see better"), there over the whole image. The norm
-    of every layer is over one tubelet: without it a small encoder learns its first things much later.
+    Source: Xiao et al. 2021 ("Early convolutions help Transformers see better"), there over the whole image.
+    The norm of every layer is over one tubelet.
     """
 
     def __init__(self, model: ModelConfig) -> None:

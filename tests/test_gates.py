@@ -153,6 +153,10 @@ def test_the_control_reports_every_lead_and_condition(small):
         assert row[kind] == pytest.approx(mean, abs=0.01)
     assert row["lead"] == pytest.approx(row["pretrained"] - row["random"], abs=0.02)
     assert row["lead_low"] <= row["lead"] <= row["lead_high"]
+    assert found[0]["spread"] != found[0]["pretrained"], "the twin is another encoder"
+    twin = report["twins"][0]
+    assert twin["pretrained"] == row["pretrained"]
+    assert twin["spread"] == pytest.approx(np.mean([of["spread"]["action"]["linear, mean"]["1.0"] for of in found]))
     assert row["baseline"] == max(control.baseline(settings, clips, name, 1.0, False) for name in baselines.BASELINES)
     assert {*report["conditions"]} == {*control.CONDITIONS}
     assert len(report["courses"][0]["rank"]) == len(report["courses"][0]["step"])
@@ -164,6 +168,7 @@ def test_conditions_can_fail_and_hold():
     rows = [{"readout": r, "labels": s, **row} for r in readouts.READOUTS for s in readouts.SHARES]
     report = {
         "readouts": rows,
+        "twins": rows,
         "questions": {"travel": rows},
         "fine_tuning": {"lead": 6.0},
         "courses": [{"rank": [4, 9, 8]}],
@@ -173,6 +178,7 @@ def test_conditions_can_fail_and_hold():
         "every lead": {"readouts": [{**rows[0], "lead_low": -0.1}, *rows[1:]]},
         "mean lead with all": {"readouts": [{**r, "lead": 14.0} for r in rows]},
         "mean lead with a tenth": {"readouts": [{**r, "lead": 9.0} for r in rows]},
+        "what predicts": {"twins": [{**r, "lead": -0.1 if r["labels"] < 1 else 9.0} for r in rows]},
         "above every baseline": {"readouts": [{**rows[0], "baseline": 61.0}, *rows[1:]]},
         "fine-tuning": {"fine_tuning": {"lead": 4.9}},
         "the motion": {"questions": {"travel": [{**rows[0], "random": 61.0}, *rows[1:]]}},
