@@ -41,13 +41,13 @@ TUNED_SHARE = 0.1  # of the labels, for fine-tuning
 # What must hold, of the report that `control` returns.
 CONDITIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "every lead over random weights is above 0": lambda r: all(row["lead_low"] > 0 for row in r["readouts"]),
-    "mean lead with all labels is at least 15 points": lambda r: mean_lead(r, 1.0) >= 15,
-    "mean lead with a tenth of the labels is at least 10 points": lambda r: mean_lead(r, 0.1) >= 10,
+    "mean lead with all labels is at least 15 points": lambda r: mean_lead(r["readouts"], 1.0) >= 15,
+    "mean lead with a tenth of the labels is at least 10 points": lambda r: mean_lead(r["readouts"], 0.1) >= 10,
     "above every baseline without a network, but for k-NN": lambda r: all(
         row["pretrained"] > row["baseline"] for row in r["readouts"] if row["readout"] != "k-NN"
     ),
     "what predicts is above what only spreads its features, mean over the readouts": lambda r: all(
-        mean_lead({"readouts": r["twins"]}, share) > 0 for share in SHARES
+        mean_lead(r["twins"], share) > 0 for share in SHARES
     ),
     "fine-tuning beats training from scratch by at least 5 points": lambda r: r["fine_tuning"]["lead"] >= 5,
     "the motion question is read better than by chance and from random weights": lambda r: all(
@@ -59,9 +59,9 @@ CONDITIONS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 }
 
 
-def mean_lead(report: Mapping[str, Any], share: float) -> float:
-    """Mean lead over the four readouts, points."""
-    return float(np.mean([row["lead"] for row in report["readouts"] if row["labels"] == share]))
+def mean_lead(rows: Sequence[Mapping[str, Any]], share: float) -> float:
+    """Mean lead over the four readouts with a share of the labels, points."""
+    return float(np.mean([row["lead"] for row in rows if row["labels"] == share]))
 
 
 def control_settings(seed: int, data_seed: int = 2) -> Settings:
