@@ -1,5 +1,7 @@
 """Does pre-training help? Five seeds against random weights and against features without a network.
 
+Two of them against a twin as well that spreads its features and predicts nothing.
+
 Everything is asked of data seed 2, on which nothing was tuned: 4 000 test videos, four readouts, all labels and a
 tenth of them. What must hold was written down before the first run: see `CONDITIONS`.
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
+import torch
 from filelock import FileLock
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from picojepa.config import Settings
 from picojepa.features import load_encoder
 from picojepa.fitting import scaled_momentum
 from picojepa.jepa import JEPA
-from picojepa.masking import MaskConfig
+from picojepa.masking import Mask, MaskConfig
 
 PILOT = store.DATA / "pilot.csv"
 CLIPS = 12_000  # of a short run: 375 steps
@@ -46,9 +47,10 @@ class SpreadingAlone(JEPA):
 
     version = 1
 
-    def distance(self, predicted: Tensor, wanted: Tensor) -> Tensor:
-        """Nothing, and no gradient."""
-        return 0 * super().distance(predicted, wanted)
+    def forward(self, clips: Tensor, masks: list[Mask]) -> tuple[Tensor, Tensor]:
+        """The term of every mask's context, averaged; no target is made and the predictor is not asked."""
+        loss = torch.stack([self.spreading(self.encode(clips, mask.context).float()) for mask in masks]).mean()
+        return loss, torch.zeros_like(loss)
 
 
 def scaled(settings: Settings, **changes: object) -> Settings:
