@@ -106,7 +106,7 @@ class Trainer:
         fitting.set_schedules(self.optimizer, self.number, self.config)
         limit = fitting.gradient_limit(self.number, self.config)
         pretraining.training_step(self.model, self.optimizer, self.clips, masks, limit, self.config.precision)
-        self.model.follow(fitting.cosine(self.number / self.config.steps, *self.config.ema))
+        self.model.follow(fitting.cosine(self.number / self.config.steps, *self.config.momenta))
         self.number += 1
 
     def timed_step(self) -> float:

@@ -3,17 +3,14 @@
 Letters: B clips, C channels, T frames, H, W pixels.
 """
 
-import sys
-from collections.abc import Iterator
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from evidence.supervision import train
 from picojepa.clips import Clips, crop, crop_boxes, normalise
-from picojepa.fitting import TrainingConfig, batch_numbers, fit, step_seed
+from picojepa.fitting import TrainingConfig
 from picojepa.machine import seeded
 from picojepa.probing import Task, head_scores
 
@@ -59,15 +56,12 @@ def supervised(clips: Clips, task: Task, seen: int, flips: bool, seed: int = 0) 
     with seeded(seed):
         model = network(len(task.classes))
 
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
-            rows, epochs = batch_numbers(step, len(task.train), schedule)
-            batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
-            generator = torch.Generator().manual_seed(step_seed(step, schedule))
-            cut = crop(normalise(torch.from_numpy(batch)), crop_boxes(len(batch), AREA, generator))
-            mirrored = torch.rand(len(cut), generator=generator) < 0.5 * flips
-            yield torch.where(mirrored.view(-1, 1, 1, 1, 1), cut.flip(-1), cut), task.train_labels[rows]
+    def cut_and_mirror(batch: Tensor, generator: torch.Generator) -> Tensor:
+        cut = crop(batch, crop_boxes(len(batch), AREA, generator))
+        mirrored = torch.rand(len(cut), generator=generator) < 0.5 * flips
+        return torch.where(mirrored.view(-1, 1, 1, 1, 1), cut.flip(-1), cut)
 
-    fit(model, batches(), schedule)
+    train(model, clips, task, schedule, cut_and_mirror)
+    model.cpu()
     test = (clips.centre[task.test[i : i + 100]] for i in range(0, len(task.test), 100))
     return np.concatenate([head_scores(model, normalise(torch.from_numpy(np.array(part)))) for part in test])

@@ -1,6 +1,6 @@
 """Run the experiments behind the book and write one small JSON card for each run to data/cards.
 
-Each experiment changes one thing of the training that the book does; `primary` changes nothing. Interrupt at will: the
+Each experiment changes one thing of V-JEPA's recipe; `primary` changes nothing. Interrupt at will: the
 next call goes on from the last checkpoint. Runs are done in the order of the list, seed by seed. One run of the
 profile `laptop` takes about three minutes on two cores that do nothing else; two runs at once, each with one thread
 (`OMP_NUM_THREADS=1`), do a third more in all.
@@ -206,7 +206,7 @@ def write_cards(
     if unknown := [name for name in asked.names if name not in seeds]:
         parser.error(f"unknown: {', '.join(unknown)}; known: {', '.join(seeds)}")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    base, start = settings(), time.perf_counter()
+    base, start = settings(recipe="vjepa"), time.perf_counter()
     named = [(name, seed) for name in asked.names or seeds for seed in asked.seeds or seeds[name]]
     paths = {(name, seed): folder / f"{name}-{base.profile}-{seed}.json" for name, seed in named}
     waiting = {key: path for key, path in paths.items() if asked.again or not path.exists()}

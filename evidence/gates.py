@@ -1,8 +1,8 @@
 """Is the stand-in worth learning from? What shortcuts give away, what supervision reaches, against limits set before.
 
-The limits were set before any JEPA was trained on version 2 of the stand-in, but for that of random tokens: it came
-with that reader, after the first pilot, before the reader was asked about still frames. The network that is supervised
-came after the pilot too. All are asked of data seed 0, the one that everything is tuned on.
+The limits were set before any JEPA was trained on these videos, but for that of random tokens: it came with that
+reader, after the first pilot, before the reader was asked about still frames. The network that is supervised came after
+the pilot too. All are asked of data seed 0, the one that everything is tuned on.
 
 python -m evidence.gates    writes data/gates.json; minutes for the baselines, above half an hour for supervision
 """
@@ -17,14 +17,15 @@ import numpy as np
 
 from evidence import convolutions
 from evidence.readouts import mean_and_spread
+from picojepa import config as configuration
 from picojepa import data, probing, store
-from picojepa.architecture import ModelConfig, new_encoder
+from picojepa.architecture import new_encoder
 from picojepa.baselines import BASELINES
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.features import encode
 from picojepa.stats import wilson
-from standin import COUNTER, StandInConfig
+from standin import COUNTER
 
 GATES = store.DATA / "gates.json"
 SHORTCUT = store.Stage("gates.shortcut", version=1)
@@ -32,15 +33,7 @@ TOKENS = store.Stage("gates.tokens", version=1)
 SUPERVISED = store.Stage("gates.supervised", version=2)
 SEEN = {"action": 72_000, "travel": 16_000}  # clips of supervised training for each question
 TEST_EACH, COUNTER_EACH = 100, 50  # videos of every action
-
-# What the profile `laptop` is to become: version 2 of the stand-in, and patches that are small against a figure.
-SECOND = Settings(
-    profile="second",
-    data=StandInConfig(
-        version="2", scale=0.5, scene_correlation=0.5, figure_height=(0.6, 1.0), variety=0.35, seconds=(1.5, 2.5)
-    ),
-    model=ModelConfig(patch=8),
-)
+PATCH = 8  # pixels, of the random tokens: small against a figure
 
 # (question, features) -> smallest and largest accuracy in percent that the stand-in may give.
 LIMITS = {
@@ -58,8 +51,10 @@ ALSO = (("travel", "PCA of pixels"), ("travel", "frame differences"), ("scene", 
 
 
 def gate_settings(seed: int = 0) -> Settings:
-    """The profile of version 2 with test videos enough for an interval of three points, and the counter-list."""
-    return replace(SECOND, data=replace(SECOND.data, seed=seed, validation_each=TEST_EACH, counter_each=COUNTER_EACH))
+    """The profile laptop with test videos enough for an interval of three points, and the counter-list."""
+    base = configuration.settings("laptop", "vjepa")
+    drawn = replace(base.data, seed=seed, validation_each=TEST_EACH, counter_each=COUNTER_EACH)
+    return replace(base, data=drawn, model=replace(base.model, patch=PATCH))
 
 
 def ask(clips: Clips, question: str, split: str = "validation") -> probing.Task:

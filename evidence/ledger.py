@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.stats
 
 from evidence import runs
-from evidence.records import CARDS, STUDIES, committed_cards, primary_measure
+from evidence.records import CARDS, FIRST, STUDIES, committed_cards, primary_measure
 from picojepa import stats
 from picojepa.stats import LEVEL, holm, seed_interval
 from picojepa.store import data_file
@@ -23,7 +23,7 @@ UNSURE = "cannot be told here"
 NOT_RUN: dict[str, Any] = {"tested here as": "", "points (95 %)": "", "over": "", "p": None, "verdict": "not run"}
 
 
-def study_cards(study: str, folder: Path = STUDIES, profile: str = "laptop") -> list[dict[str, Any]]:
+def study_cards(study: str, folder: Path = STUDIES, profile: str = FIRST) -> list[dict[str, Any]]:
     """The cards of one study, by seed; see `records.committed_cards`."""
     return committed_cards(f"{study}-{profile}", folder)
 
@@ -142,7 +142,7 @@ def compared(cards: Path, _: Path, name: str, control: str = "primary", sign: in
 
 def gated(cards: Path, _: Path, name: str, what: str) -> dict[str, Any]:
     """What was not run, since an experiment had to beat random weights first, and by how much it did."""
-    gain = primary_measure(committed_cards(f"{name}-laptop", cards)).difference
+    gain = primary_measure(committed_cards(f"{name}-{FIRST}", cards)).difference
     seen = over_seeds(gain, "", "")["points (95 %)"]
     test = f"{what}: not run. Training on {name} had to beat random weights first; it gave {seen} points"
     return NOT_RUN | {"tested here as": test, "over": f"{len(gain)} seeds (loaded)"}

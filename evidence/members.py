@@ -25,23 +25,14 @@ from footage import workers
 from footage.videos import read_clips
 from picojepa import data, ensemble, require, store
 from picojepa.architecture import new_encoder
+from picojepa.baselines import colour_histogram, frame_differences
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.ensemble import PARTIALS, majority_vote, soft_vote
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
 from picojepa.machine import device, seeded
-from picojepa.probing import (
-    AttentiveHead,
-    LinearHead,
-    colour_histogram,
-    frame_differences,
-    head_scores,
-    knn_probe,
-    linear_probe,
-    make_task,
-    train_head,
-)
+from picojepa.probing import AttentiveHead, LinearHead, head_scores, knn_probe, linear_probe, make_task, train_head
 
 TEST_LARGE = store.Stage("evidence.test_large", version=1)
 LARGE = 1000  # more videos of each labelled class

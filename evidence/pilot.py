@@ -8,7 +8,7 @@ python -m evidence.pilot [NAME ...] [--clips N] [--part K/N] [--seeds N ...]
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,12 +21,11 @@ from torch import Tensor
 from evidence.experiments import trained
 from evidence.gates import ask, gate_settings
 from evidence.readouts import READOUTS, SHARES, readouts
-from picojepa import checkpoints, data, pretraining, store
+from picojepa import checkpoints, config, data, pretraining, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import load_encoder
-from picojepa.fitting import scaled_momentum
 from picojepa.jepa import JEPA
 from picojepa.masking import Mask, MaskConfig
 
@@ -35,10 +34,9 @@ CLIPS = 12_000  # of a short run: 375 steps
 SEEDS = (0,)  # of the weights, the masks and the order of the videos
 QUESTIONS = ("action", "scene", "travel")
 VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
+CENTRED = {"target": "minus clip mean"}
 COARSE = 16  # pixels of the larger patches
 HALF = MaskConfig(ratio=0.5)
-CONVOLUTIONS = {"embedding": "convolutions", "first_weights": None}
-LEARNS = "patch 16, convolutions, minus clip mean, EMA scaled, variance-covariance .01, half hidden"
 ALONE = ", nothing predicted"  # ends the name of a try that only spreads its features
 
 
@@ -53,60 +51,61 @@ class SpreadingAlone(JEPA):
         return loss, torch.zeros_like(loss)
 
 
-def scaled(settings: Settings, **changes: object) -> Settings:
-    """With a momentum that leaves nothing of the random start, whatever the length of the run."""
-    longer = trained(settings, **changes)
-    return trained(longer, ema=scaled_momentum(longer.training.steps))
+def coarse(settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings) -> Settings:
+    """With patches of `COARSE` pixels: a quarter of the tokens, a fifth of the time."""
+    return change(replace(settings, model=replace(settings.model, patch=COARSE)))
 
 
-def coarse(
-    settings: Settings, change: Callable[[Settings], Settings] = lambda settings: settings, **model: Any
-) -> Settings:
-    """With patches of `COARSE` pixels: a quarter of the tokens, a fifth of the time; ``model``: what else differs."""
-    return change(replace(settings, model=replace(settings.model, patch=COARSE, **model)))
+def adapted(settings: Settings, model: Mapping[str, Any] | None = None, **training: object) -> Settings:
+    """The recipe of this name with coarse patches, but for what is named of its model and its training."""
+    base = config.adapted(coarse(settings))
+    return trained(replace(base, model=replace(base.model, **(model or {}))), **training)
 
 
 # Name -> what is changed of the settings that all tries share; random weights are the same encoder untrained.
 TRIES: dict[str, Callable[[Settings], Settings]] = {
     "random weights": lambda settings: settings,
-    "V-JEPA, EMA scaled": scaled,
+    "V-JEPA, EMA scaled": lambda settings: settings,
     "V-JEPA, EMA .996, variance-covariance": partial(trained, ema=(0.996, 0.996), **VC),
-    "V-JEPA, EMA scaled, variance-covariance": partial(scaled, **VC),
-    "EMA scaled, variance-covariance .3": partial(scaled, spreading_weight=0.3, **VC),
-    "EMA scaled, variance-covariance .1": partial(scaled, spreading_weight=0.1, **VC),
-    "EMA scaled, variance-covariance .1, half hidden": partial(scaled, spreading_weight=0.1, mask=HALF, **VC),
-    "EMA scaled, variance-covariance .03": partial(scaled, spreading_weight=0.03, **VC),
+    "V-JEPA, EMA scaled, variance-covariance": partial(trained, **VC),
+    "EMA scaled, variance-covariance .3": partial(trained, spreading_weight=0.3, **VC),
+    "EMA scaled, variance-covariance .1": partial(trained, spreading_weight=0.1, **VC),
+    "EMA scaled, variance-covariance .1, half hidden": partial(trained, spreading_weight=0.1, mask=HALF, **VC),
+    "EMA scaled, variance-covariance .03": partial(trained, spreading_weight=0.03, **VC),
     "patch 16, random weights": coarse,
-    "patch 16, EMA scaled, variance-covariance": partial(coarse, change=partial(scaled, **VC)),
-    "patch 16, EMA scaled, variance-covariance .1": partial(coarse, change=partial(scaled, spreading_weight=0.1, **VC)),
+    "patch 16, EMA scaled, variance-covariance": partial(coarse, change=partial(trained, **VC)),
+    "patch 16, EMA scaled, variance-covariance .1": partial(
+        coarse, change=partial(trained, spreading_weight=0.1, **VC)
+    ),
     "patch 16, minus clip mean, EMA scaled, variance-covariance .1": partial(
-        coarse, change=partial(scaled, target="minus clip mean", spreading_weight=0.1, **VC)
+        coarse, change=partial(trained, spreading_weight=0.1, **CENTRED, **VC)
     ),
-    "patch 16, convolutions, random weights": partial(coarse, **CONVOLUTIONS),
-    "patch 16, convolutions, EMA scaled, variance-covariance .1, half hidden": partial(
-        coarse, change=partial(scaled, spreading_weight=0.1, mask=HALF, **VC), **CONVOLUTIONS
-    ),
-    LEARNS: partial(
-        coarse, change=partial(scaled, target="minus clip mean", spreading_weight=0.01, mask=HALF, **VC), **CONVOLUTIONS
-    ),
-    "all blocks, EMA scaled": partial(scaled, target="all blocks"),
-    "minus clip mean, EMA scaled": partial(scaled, target="minus clip mean"),
-    "V-JEPA, EMA scaled, SIGReg": partial(scaled, **SIG),
-    "minus clip mean, EMA scaled, variance-covariance": partial(scaled, target="minus clip mean", **VC),
-    "all blocks, EMA scaled, variance-covariance": partial(scaled, target="all blocks", **VC),
-    "minus clip mean, EMA scaled, SIGReg": partial(scaled, target="minus clip mean", **SIG),
+    "all blocks, EMA scaled": partial(trained, target="all blocks"),
+    "minus clip mean, EMA scaled": partial(trained, **CENTRED),
+    "V-JEPA, EMA scaled, SIGReg": partial(trained, **SIG),
+    "minus clip mean, EMA scaled, variance-covariance": partial(trained, **CENTRED, **VC),
+    "all blocks, EMA scaled, variance-covariance": partial(trained, target="all blocks", **VC),
+    "minus clip mean, EMA scaled, SIGReg": partial(trained, **CENTRED, **SIG),
     "V-JEPA, EMA .99": partial(trained, ema=(0.99, 0.99)),
     "V-JEPA, EMA .996": partial(trained, ema=(0.996, 0.996)),
-    "all blocks, EMA scaled, SIGReg": partial(scaled, target="all blocks", **SIG),
+    "all blocks, EMA scaled, SIGReg": partial(trained, target="all blocks", **SIG),
 }
-TRIES |= {name + ALONE: TRIES[name] for name in ("EMA scaled, variance-covariance .1, half hidden", LEARNS)}
+TRIES |= {
+    "adapted": adapted,
+    "adapted, random weights": adapted,
+    "adapted, V-JEPA's targets": partial(adapted, target="last block"),
+    "adapted, no term": partial(adapted, spreading="none"),
+    "adapted, three quarters hidden": partial(adapted, mask=MaskConfig(ratio=0.75)),
+    "adapted, linear embedding": partial(adapted, model={"embedding": "linear"}),
+    "adapted, first weights of 0.02": partial(adapted, model={"first_weights": 0.02}),
+}
+TRIES |= {name + ALONE: TRIES[name] for name in ("EMA scaled, variance-covariance .1, half hidden", "adapted")}
 
 
 def pilot_settings(seen: int = CLIPS) -> Settings:
     """What all tries share."""
     base = gate_settings()
-    probe = replace(base.probe, attentive_epochs=20)
-    return trained(replace(base, probe=probe), clips=seen, watch_every=25, precision="float32")
+    return trained(base, clips=seen, watch_every=25)
 
 
 def attempt(name: str, seed: int, clips: Clips, seen: int = CLIPS) -> dict[str, Any]:
@@ -124,7 +123,7 @@ def attempt(name: str, seed: int, clips: Clips, seen: int = CLIPS) -> dict[str, 
         course = {what: round(float(value), 3) for what, value in course.items()}
     found = readouts(encoder, key, settings, clips, {question: ask(clips, question) for question in QUESTIONS})
     row: dict[str, Any] = {"try": name, "seed": seed, "clips": 0 if name.endswith("random weights") else training.clips}
-    row |= {"target": training.target, "spreading": training.spreading, "first EMA": round(training.ema[0], 5)}
+    row |= {"target": training.target, "spreading": training.spreading, "first EMA": round(training.momenta[0], 5)}
     row |= {
         "patch": settings.model.patch,
         "embedding": settings.model.embedding,

@@ -1,6 +1,6 @@
 """Four readouts of a frozen encoder, with all labels and with a tenth of them: how every encoder is judged.
 
-Book: chapter 5, to come.
+Book: chapter 5.
 """
 
 import json

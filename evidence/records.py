@@ -17,7 +17,9 @@ from picojepa.store import DATA, ROOT
 
 CARDS = DATA / "cards"
 STUDIES = DATA / "studies"
+FIRST = "first"  # in the names of committed cards: made on the book's first stand-in, by V-JEPA's recipe, see LOG.md
 BENCHMARKS = ROOT / "benchmarks"
+CONTROL = DATA / "control.json"
 
 
 def stored_cards(settings: Settings, clips: Clips) -> pd.DataFrame:
@@ -64,6 +66,22 @@ def committed_cards(experiment: str, folder: Path = CARDS) -> list[dict[str, Any
     if not paths:
         raise FileNotFoundError(f"no cards of {experiment!r} in {folder}; run `make experiments`")
     return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def control(question: str = "action", path: Path = CONTROL) -> pd.DataFrame:
+    """How far pre-training is ahead of random weights, five seeds: one row for each readout and share of the labels.
+
+    Raises:
+        FileNotFoundError: there is no report; the message names the command that makes it.
+    """
+    return pd.DataFrame(control_report(path)["questions"][question])
+
+
+def control_report(path: Path = CONTROL) -> dict[str, Any]:
+    """All that `evidence.control` wrote, raises `control`."""
+    if not path.is_file():
+        raise FileNotFoundError(f"no report at {path}; `python -m evidence.control` makes it, in hours")
+    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def benchmark(name: str = "cpu", folder: Path = BENCHMARKS) -> dict[str, Any]:

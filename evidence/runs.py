@@ -13,7 +13,7 @@ import pandas as pd
 import scipy.stats
 import statsmodels.api as sm
 
-from evidence.records import CARDS, committed_cards, primary_measure
+from evidence.records import CARDS, FIRST, committed_cards, primary_measure
 
 COLLAPSE = 0.1  # share of the first spread of the features, below which a run has collapsed (chapter 4)
 
@@ -32,9 +32,9 @@ def accuracies(
     Raises:
         FileNotFoundError: there are no cards of ``control``.
     """
-    geometry = committed_cards(f"{control}-laptop", folder)[0]["settings"]["model"]
+    geometry = committed_cards(f"{control}-{FIRST}", folder)[0]["settings"]["model"]
     by_name: dict[str, list[dict[str, Any]]] = {control: []}
-    for path in sorted(folder.glob("*-laptop-*.json")):
+    for path in sorted(folder.glob(f"*-{FIRST}-*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         own = dict(card["settings"]["model"], dropout=geometry["dropout"])
         if own == geometry:

@@ -12,7 +12,7 @@ from scipy import stats
 
 from evidence.experiments import run_of
 from evidence.studies import Study
-from picojepa import data, ensemble, probing, tsne
+from picojepa import baselines, data, ensemble, probing, tsne
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings
@@ -72,7 +72,7 @@ def cohesion(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         if count == "four":
             tables["pre-trained"] = ensemble.predictions(settings, clips, run).query("member == 'General'")
         points = {name: encode(encoder, clips.centre[task.test]).numpy() for name, encoder in encoders.items()}
-        colours = [probing.colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
+        colours = [baselines.colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
         scores = probing.linear_probe(colours[0], task.train_labels.numpy(), colours[1])
         tables["colour histogram"] = probing.prediction_table(clips, task, scores)
         found[count] = of_task(task, points | {"colour histogram": colours[1]}, tables, seed)

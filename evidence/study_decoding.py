@@ -78,6 +78,7 @@ class Imagination:
 
     encoder: Encoder
     predictor: Predictor
+    shared: bool  # predictions leave out what all tokens of a clip share: the visible ones' mean is put beside them
 
     @torch.no_grad()
     def features(self, clips: np.ndarray) -> Tensor:
@@ -87,26 +88,32 @@ class Imagination:
 
     @torch.no_grad()
     def predictions(self, clips: np.ndarray, mask: Mask) -> Tensor:
-        """What is predicted of the hidden tokens, (n, K, D), from the visible ones; one mask for all clips, or each."""
+        """What is predicted of hidden tokens, (n, K, D), with what is shared (n, K, 2 D); one mask for all, or each."""
         parts = []
         for rows in torch.arange(len(clips)).split(64):
             context, target = (m[rows] if len(m) > 1 else m.expand(len(rows), -1) for m in (mask.context, mask.target))
             seen = self.encoder(normalise(torch.from_numpy(np.array(clips[rows.numpy()]))), context)
-            parts.append(self.predictor(seen, context, target))
+            told = self.predictor(seen, context, target)
+            parts.append(torch.cat([told, seen.mean(1, keepdim=True).expand_as(told)], -1) if self.shared else told)
         return torch.cat(parts)
+
+
+def shares(settings: Settings) -> bool:
+    """Whether the target leaves out what all tokens of a clip share."""
+    return settings.training.target == "minus clip mean"
 
 
 def trained_imagination(settings: Settings, run: Path) -> Imagination:
     """Encoder and predictor of a finished run."""
     predictor = JEPA(settings, 0).predictor
     predictor.load_state_dict(load_file(run / "predictor.safetensors"))
-    return Imagination(load_encoder(run / "encoder.safetensors", settings).cpu(), predictor.eval())
+    return Imagination(load_encoder(run / "encoder.safetensors", settings).cpu(), predictor.eval(), shares(settings))
 
 
 def random_imagination(settings: Settings) -> Imagination:
     """Encoder and predictor as the training of the same seed found them."""
     model = JEPA(settings, settings.training.seed).eval()
-    return Imagination(model.encoder, model.predictor)
+    return Imagination(model.encoder, model.predictor, shares(settings))
 
 
 def fit_decoders(model: Imagination, settings: Settings, clips: np.ndarray) -> tuple[Pipeline, Pipeline]:
@@ -217,7 +224,9 @@ def fillings(models: dict[str, Any], clips: np.ndarray, train: Tensor, settings:
         features, predictions = model.features(clips)[:, mask.target[0]], model.predictions(clips, mask)
         found[prefix + FEATURES] = decode(of_features, features)
         found[prefix + PREDICTED] = decode(of_predictions, predictions)
-        found[prefix + "predictions, read as features"] = decode(of_features, predictions)
+        found[prefix + "predictions, read as features"] = decode(
+            of_features, predictions[..., : of_features.n_features_in_]
+        )
     return found
 
 

@@ -22,14 +22,15 @@ from torch import Tensor, nn
 
 from evidence.experiments import counted, run_of, scores_of
 from evidence.studies import Study
-from picojepa import data, probing
+from evidence.supervision import supervised
+from picojepa import baselines, data, probing
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.data import read_clips
 from picojepa.features import encode, load_encoder
 from picojepa.machine import device, seeded
-from picojepa.probing import LinearHead, Task, head_scores, linear_probe, make_task, supervised, train_head
+from picojepa.probing import LinearHead, Task, head_scores, linear_probe, make_task, train_head
 
 TRAINED = {"pre-trained": "primary", "pixel prediction": "V6", "still frames": "V8"}  # name here -> experiment
 POSITIONS = (0.0, 1.0)  # of test clips beside the centre, in a video
@@ -94,8 +95,8 @@ def lead(scores: list[dict[str, Any]], one: str, other: str, **which: Any) -> fl
 def surface(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     """Majority class and colour histogram, and for actions frame differences, the true scene, supervised training."""
     features = {
-        "colour histogram": probing.colour_histogram(clips.centre),
-        "frame differences": probing.frame_differences(clips.centre),
+        "colour histogram": baselines.colour_histogram(clips.centre),
+        "frame differences": baselines.frame_differences(clips.centre),
         "scene, from the list": pd.get_dummies(clips.videos.scene).to_numpy(float),
     }
     asked = {f"{n} classes": task for n, task in tasks(clips).items()}
@@ -106,8 +107,7 @@ def surface(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
         for kind in features if name in asked else ("colour histogram",):
             scores.append({"task": name, "features": kind, **linear(features[kind], task)})
         if name in asked:
-            table = probing.probe_baselines(base, clips, task).query("features == 'supervised'")
-            right = (table.predicted == table.label).to_numpy()
+            right = supervised(base, clips, task).argmax(1) == task.test_labels.numpy()
             scores.append({"task": name, "features": "supervised", **counted(right)})
     return {"scores": scores}
 
@@ -221,7 +221,7 @@ def labels(base: Settings, clips: Clips, seed: int) -> dict[str, Any]:
     task, scores = all_classes(clips), []
     names = ("pre-trained", "pixel prediction")
     features = {k: encode(e, clips.centre).numpy() for k, e in encoders_of(names, base, clips, seed).items()}
-    features["colour histogram"] = probing.colour_histogram(clips.centre)
+    features["colour histogram"] = baselines.colour_histogram(clips.centre)
     for share, draws in SHARES.items():
         few = [with_labels(task, subset(task.train_labels.numpy(), share, seed, draw)) for draw in range(draws)]
         for name, x in features.items():

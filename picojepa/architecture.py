@@ -6,7 +6,7 @@ Book: chapter 3.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from picojepa import require, require_whole
 from picojepa.machine import seeded
 from picojepa.masking import Grid
-from picojepa.store import ADDED
 
 LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 128}  # tokens; beyond them the fused attention kernel is better
 CHANNELS = 16  # of the first of three convolutions in a patch; each has twice as many as the one before
+STRIDES = (2, 2, 1)  # of the three
 SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
 
 
@@ -36,8 +36,8 @@ class ModelConfig:
     predictor_depth: int = 2
     predictor_heads: int = 4
     dropout: float = 0.0  # probability, in encoder and predictor
-    embedding: str = field(default="linear", metadata=ADDED)  # from pixels to tokens, a name in EMBEDDINGS
-    first_weights: float | None = field(default=0.02, metadata=ADDED)  # their deviation in V-JEPA; None: PyTorch's own
+    embedding: str = "linear"  # from pixels to tokens, a name in EMBEDDINGS
+    first_weights: float | None = 0.02  # their deviation in V-JEPA; None: PyTorch's own
 
     def __post_init__(self) -> None:
         require_whole(self, "patch", "tubelet", "depth", "heads", "predictor_depth", "predictor_heads")
@@ -77,7 +77,7 @@ class PatchConvolutions(nn.Module):
         super().__init__()
         self.shape, widths = (3 * model.tubelet, model.patch, model.patch), [CHANNELS * 2**i for i in range(3)]
         layers: list[nn.Module] = []
-        for entering, leaving, stride in zip((self.shape[0], *widths[:2]), widths, (1, 2, 2), strict=True):
+        for entering, leaving, stride in zip((self.shape[0], *widths[:2]), widths, STRIDES, strict=True):
             layers += [nn.Conv2d(entering, leaving, 3, stride, 1, bias=False), nn.GroupNorm(1, leaving), nn.GELU()]
         last = widths[-1] * (model.patch // 4) ** 2
         self.convolutions = nn.Sequential(*layers)

@@ -2,7 +2,7 @@
 
 Letters: n clips, T frames, H, W pixels.
 
-Book: chapters 1 and 5, to come.
+Book: chapters 1 and 5.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,23 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
-from picojepa.probing import colour_histogram, frame_differences
-
 COMPONENTS = 128  # as many numbers as an encoder of the profile laptop gives
+
+
+def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
+    """Share of a clip's pixels in each bin of red, green and blue; uint8 (n, T, 3, H, W) -> (n, 3 * bins)."""
+    bin_of = np.asarray(clips) // (256 // bins)
+    channels = [np.stack([(bin_of[:, :, c] == b).mean((1, 2, 3)) for b in range(bins)], 1) for c in range(3)]
+    return np.concatenate(channels, 1)
+
+
+def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
+    """Mean absolute difference of neighbouring frames in side x side places: uint8 (n, T, 3, H, W) -> (n, side**2)."""
+    maps = []
+    for clip in clips:  # one at a time: the clips may be mapped from disk
+        moved = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((0, 1))  # (H, W)
+        maps.append(F.adaptive_avg_pool2d(torch.from_numpy(moved)[None], side).flatten())
+    return torch.stack(maps).numpy()
 
 
 def shrunk(clips: np.ndarray, side: int) -> np.ndarray:

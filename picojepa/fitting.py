@@ -19,7 +19,6 @@ from picojepa import require, require_positive, require_rising, require_whole
 from picojepa.machine import autocast
 from picojepa.masking import MaskConfig
 from picojepa.spreading import TERMS
-from picojepa.store import ADDED
 
 PRECISIONS = ("float32", "bfloat16")
 
@@ -28,23 +27,23 @@ PRECISIONS = ("float32", "bfloat16")
 class TrainingConfig:
     """Training by gradient descent; the defaults are those of pre-training."""
 
-    clips: int = 96_000  # clips seen in all
+    clips: int = 192_000  # clips seen in all
     batch: int = 32  # B, clips per step
     learning_rate: float = 1e-3  # peak; linear warm-up, then cosine to final_learning_rate
     final_learning_rate: float = 1e-6
     predictor_rate: float = 1.0  # the predictor's learning rate / the encoder's
     warmup: float = 0.1  # share of the steps
     weight_decay: tuple[float, float] = (0.04, 0.4)  # first and last step, cosine between
-    ema: tuple[float, float] = (0.9995, 1.0)  # momentum of the target encoder, first and last step
+    ema: tuple[float, float] | None = None  # momentum of the target encoder, first and last; None: `scaled_momentum`
     gradient_clip: float = 1.0  # largest global gradient norm
     clip_warmup: bool = True  # False: gradients are clipped after the warm-up only
     seed: int = 0
     mask: MaskConfig = field(default_factory=MaskConfig)
     crop: tuple[float, float] | None = None  # random resized crop: range of the area kept; None: whole frames
     stop_gradient: bool = True  # False: one encoder for context and targets, the collapse of chapter 4
-    target: str = field(default="last block", metadata=ADDED)  # what is predicted, a name in jepa.TARGETS
-    spreading: str = field(default="none", metadata=ADDED)  # a name in spreading.TERMS that joins the loss, or none
-    spreading_weight: float = field(default=1.0, metadata=ADDED)
+    target: str = "last block"  # what is predicted, a name in jepa.TARGETS
+    spreading: str = "none"  # a name in spreading.TERMS that joins the loss, or none
+    spreading_weight: float = 1.0  # of that term in the loss
     precision: str = "bfloat16"  # of matrix products, where the device has instructions for it; else float32
     compile: bool = False  # torch.compile; pays on long runs on a GPU
     log_every: int = 25  # steps between two rows of the metrics file
@@ -56,11 +55,17 @@ class TrainingConfig:
         """Number of optimiser steps."""
         return max(1, self.clips // self.batch)
 
+    @property
+    def momenta(self) -> tuple[float, float]:
+        """Momentum of the target encoder in the first and in the last step."""
+        return self.ema or scaled_momentum(self.steps)
+
     def __post_init__(self) -> None:
         require_whole(self, "clips", "batch", "log_every", "watch_every", "checkpoint_every")
         require_positive(self, "learning_rate", "predictor_rate", "gradient_clip")
         require(self.clips >= self.batch, "clips must be at least one batch")
-        require_rising(self, "ema", 0, 1)
+        if self.ema is not None:
+            require_rising(self, "ema", 0, 1)
         require_rising(self, "weight_decay", 0, math.inf)
         require(self.precision in PRECISIONS, f"unknown precision {self.precision!r}; known: {', '.join(PRECISIONS)}")
         terms = ("none", *TERMS)
@@ -79,7 +84,7 @@ class ProbeConfig:
     batch: int = 32
     learning_rate: float = 1e-1
     weight_decay: float = 0.05
-    attentive_epochs: int = 40
+    attentive_epochs: int = 20
     attentive_learning_rate: float = 3e-3
     dropout_draws: int = 0  # encodings with dropout on that the heads' epochs go round; 0: one without dropout
     supervised_epochs: int = 16  # passes of supervised training from scratch over its videos

@@ -39,7 +39,7 @@ from picojepa.published import PublishedJEPA
 
 Objective = type[JEPA] | None  # in place of that of the recipe
 RUN = store.Stage("pretraining.run", version=1)
-OBJECTIVES: dict[str, type[JEPA]] = {"vjepa": JEPA, "published": PublishedJEPA}  # by recipe, see `config.RECIPES`
+OBJECTIVES: dict[str, type[JEPA]] = {"adapted": JEPA, "vjepa": JEPA, "published": PublishedJEPA}  # `config.RECIPES`
 WORTH_MEASURING = 50  # steps from which on the number of threads is measured: a bad one can cost a hundredfold
 log = logging.getLogger(__name__)
 
@@ -134,7 +134,7 @@ def training_steps(
         except FloatingPointError as error:
             videos = clips.videos.path.iloc[batch_numbers(step, len(clips.training), config)[0][share]]
             raise FloatingPointError(f"step {step}: {error}; videos of this step: {', '.join(videos)}") from error
-        momentum = cosine(step / config.steps, *config.ema)
+        momentum = cosine(step / config.steps, *config.momenta)
         model.follow(momentum)
         yield step, facts | {"learning_rate": optimizer.param_groups[0]["lr"], "ema": momentum, "waited": waited}
 
@@ -238,7 +238,7 @@ def main() -> None:
     parser.add_argument("--recipe")
     chosen, words = parser.parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    program = "python -m picojepa.pretraining [--profile smoke|laptop|paper] [--recipe vjepa|published]"
+    program = "python -m picojepa.pretraining [--profile smoke|laptop|paper] [--recipe adapted|vjepa|published]"
     settings = configuration.override(configuration.settings(chosen.profile, chosen.recipe), *words, prog=program)
     clips = data.load_clips(settings)
     if "RANK" in os.environ:  # torchrun sets it

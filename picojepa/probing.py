@@ -6,7 +6,6 @@ two probes can be compared video by video.
 Book: chapter 5.
 """
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,18 +22,18 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from picojepa import require, store
+from picojepa import baselines, require, store
 from picojepa.architecture import Encoder, new_encoder
-from picojepa.clips import Clips, label_numbers, normalise
+from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.features import encode, load_encoder
-from picojepa.fitting import ProbeConfig, TrainingConfig, batch_numbers, fit
+from picojepa.fitting import ProbeConfig, TrainingConfig, fit
 from picojepa.machine import device, seeded
 
 ENCODER = store.Stage("probing.encoder", version=1)
-BASELINES = store.Stage("probing.baselines", version=1)
+BASELINES = store.Stage("probing.baselines", version=2)
+WITHOUT_NETWORK = ("colour histogram", "tiny pictures", "frame differences")  # names in `baselines.BASELINES`
 PREDICTIONS, ATTENTIVE = "predictions.csv", "attentive.safetensors"
 PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's penalty, to choose from
 
@@ -199,45 +198,6 @@ PROBES: dict[str, Callable[[Settings, Task, Tensor, Tensor, Path], np.ndarray]] 
 }
 
 
-def colour_histogram(clips: np.ndarray, bins: int = 8) -> np.ndarray:
-    """Share of a clip's pixels in each bin of red, green and blue; uint8 (n, T, 3, H, W) -> (n, 3 * bins)."""
-    bin_of = np.asarray(clips) // (256 // bins)
-    channels = [np.stack([(bin_of[:, :, c] == b).mean((1, 2, 3)) for b in range(bins)], 1) for c in range(3)]
-    return np.concatenate(channels, 1)
-
-
-def frame_differences(clips: np.ndarray, side: int = 16) -> np.ndarray:
-    """Mean absolute difference of neighbouring frames in side x side places: uint8 (n, T, 3, H, W) -> (n, side**2)."""
-    maps = []
-    for clip in clips:  # one at a time: the clips may be mapped from disk
-        moved = np.abs(np.diff(clip.astype(np.float32), axis=0)).mean((0, 1))  # (H, W)
-        maps.append(F.adaptive_avg_pool2d(torch.from_numpy(moved)[None], side).flatten())
-    return torch.stack(maps).numpy()
-
-
-def supervised(settings: Settings, clips: Clips, task: Task, start: Encoder | None = None) -> np.ndarray:
-    """Train an encoder, the same from scratch if none is given, and a linear head: probabilities (n_test, classes)."""
-    seed, how = settings.probe.seed, supervision(settings)
-    schedule = TrainingConfig(max(how["batch"], settings.probe.supervised_epochs * len(task.train)), seed=seed, **how)
-    where, encoder = device(), start or new_encoder(settings.model, settings.grid, seed)
-    with seeded(seed):
-        model = nn.Sequential(encoder, LinearHead(settings.model.width, len(task.classes))).to(where)
-
-    def batches() -> Iterator[tuple[Tensor, Tensor]]:
-        for step in tqdm(range(schedule.steps), desc="supervised", unit="step", file=sys.stdout):
-            rows, epochs = batch_numbers(step, len(task.train), schedule)
-            batch = clips.training[task.train[rows], epochs % clips.training.shape[1]]
-            yield normalise(torch.from_numpy(batch)).to(where), task.train_labels[rows].to(where)
-
-    fit(model, batches(), schedule)
-    return head_scores(model[1].cpu(), encode(encoder, clips.centre[task.test]))
-
-
-def supervision(settings: Settings) -> dict[str, Any]:
-    """What supervised training takes over from pre-training."""
-    return {name: getattr(settings.training, name) for name in ("batch", "learning_rate", "precision")}
-
-
 def prediction_table(clips: Clips, task: Task, scores: np.ndarray, **names: Any) -> pd.DataFrame:
     """One row per test video: path, label, predicted class, certainty and the score of every class."""
     videos = clips.videos.iloc[task.test]
@@ -295,14 +255,14 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
 
 
 def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
-    """Predictions of a colour histogram with a linear probe, and of supervised training from scratch, stored."""
-    inputs = {"training": supervision(settings), **task_inputs(settings, clips, task)}
-    with store.result(BASELINES, inputs) as result:
+    """Predictions of a linear probe on features without a network, see `WITHOUT_NETWORK`, stored."""
+    with store.result(BASELINES, task_inputs(settings, clips, task)) as result:
         if result.missing:
-            histogram = [colour_histogram(clips.centre[rows]) for rows in (task.train, task.test)]
-            colour = linear_probe(histogram[0], task.train_labels.numpy(), histogram[1])
-            scores = {"colour histogram": colour, "supervised": supervised(settings, clips, task)}
-            tables = [prediction_table(clips, task, s, features=name, probe="linear") for name, s in scores.items()]
+            tables = []
+            for name in WITHOUT_NETWORK:
+                train, test = baselines.BASELINES[name](clips.centre[task.train], clips.centre[task.test])
+                scores = linear_probe(train, task.train_labels.numpy(), test)
+                tables.append(prediction_table(clips, task, scores, features=name, probe="linear"))
             pd.concat(tables).to_csv(result.folder / PREDICTIONS, index=False)
     return read_predictions(result.folder)
 

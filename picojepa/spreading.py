@@ -3,7 +3,7 @@
 Both look at a cloud of features (n, D) and are 0 where every direction of it has standard deviation 1. Neither needs
 a second network or negative examples.
 
-Book: chapter 4, to come.
+Book: chapter 4.
 """
 
 from collections.abc import Callable

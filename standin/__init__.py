@@ -3,18 +3,20 @@
 - `standin.actions`: how a figure moves, one function for each action
 - `standin.scenes`: what is behind it
 - `standin.plan`: the configuration and the list of videos
-- `standin.drawing`: from a row of the list to frames
-- `standin.filming`: the same for version 2, with figures by `standin.figure`
+- `standin.figure`: body, clothes and props
+- `standin.filming`: from a row of the list to frames
 - `standin.files`: from the list to a folder of videos
 
-Two factors make a video. The *action* is motion and pose only; the *scene* is the background only.
-Everything else (body, clothes, camera, light, clutter) is drawn at random and tells nothing about either.
+Three factors make a video. The *action* is motion, pose and props; the *scene* is the texture of the world; the
+*travel*, to the left or to the right, is the camera's. Everything else (body, clothes, light, clutter) is drawn at
+random and tells nothing about any of them.
 
 Book: chapter 1.
 """
 
 from standin.actions import ACTIONS, CLASSES, LABELLED_CLASSES
-from standin.files import generate, made_from, render, write_video
+from standin.files import generate, made_from, write_video
+from standin.filming import render
 from standin.plan import COUNTER, StandInConfig, plan
 from standin.scenes import SCENES
 

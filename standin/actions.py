@@ -33,7 +33,7 @@ MANNER = {
     "rest_up": (-0.32, -0.12),
     "variant": (0, 1),  # picks among the ways to do the same thing
 }
-VARIED = ("lean", "crouch", "stance", "across", "down", "turn", "drift", "light")  # ranges that ``variety`` narrows
+VARIED = ("lean", "crouch", "stance")  # ranges that ``variety`` narrows
 
 
 def draw_numbers(ranges: Mapping[str, tuple[float, float]], rng: np.random.Generator, variety: float = 1.0) -> Numbers:

@@ -13,26 +13,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import pandas as pd
 import torch
 from filelock import FileLock
-from numpy.typing import NDArray
 from torchcodec.encoders import VideoEncoder
 from tqdm.auto import tqdm
 
 from footage import workers
 from picojepa import store
-from standin import drawing, filming
 from standin.actions import CLASSES
-from standin.plan import StandInConfig, plan
-
-PRESETS = {"1.1": "veryfast", "2": "superfast"}  # of x264
-
-
-def render(row: Mapping[str, Any], config: StandInConfig) -> NDArray[np.uint8]:
-    """Draw one video, frames (T, H, W, 3), by the version of the configuration."""
-    return (drawing if config.version == "1.1" else filming).render(row, config)
+from standin.filming import render
+from standin.plan import VERSION, StandInConfig, plan
 
 
 @store.explained()
@@ -83,7 +74,7 @@ def claim(config: StandInConfig, folder: Path) -> None:
 
 def made_from(config: StandInConfig) -> dict[str, Any]:
     """All that shapes the videos, as plain values, for keys and for the file that claims a folder."""
-    return {"version": config.version, "actions": CLASSES, "config": store.plain(config)}
+    return {"version": VERSION, "actions": CLASSES, "config": store.plain(config)}
 
 
 def _generate(config: StandInConfig, folder: Path, count: int, stream: TextIO) -> pd.DataFrame:
@@ -114,12 +105,7 @@ def write_video(row: Mapping[str, Any], config: StandInConfig, folder: Path) -> 
         # look-ahead, with which two runs of the same x264 differ.
         options = {"g": row["gop"], "threads": 1, "x264-params": "cpu-independent=1:mbtree=0:rc-lookahead=0"}
         encoded = VideoEncoder(frames, frame_rate=row["fps"]).to_tensor(
-            "mp4",
-            codec="libx264",
-            crf=row["crf"],
-            preset=PRESETS[config.version],
-            pixel_format="yuv420p",
-            extra_options=options,
+            "mp4", codec="libx264", crf=row["crf"], preset="superfast", pixel_format="yuv420p", extra_options=options
         )
         store.write_atomically(path, encoded.numpy().tobytes())
     return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Version 2 of the picture: a figure of any size, anywhere, in a world through which a camera travels beside it.
+"""The picture: a figure of any size, anywhere, in a world through which a camera travels beside it.
 
 What a video asks is separate: the *action* is motion and pose, the *scene* is the texture of the world, and the
 *travel*, to the left or to the right, is the camera's. The world looks the same from a camera that goes either way, so
@@ -9,7 +9,7 @@ Book: chapter 1.
 """
 
 from cmath import rect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import pi
 from typing import Any
@@ -22,7 +22,7 @@ from PIL import Image
 from standin.actions import ACTIONS, MANNER, Numbers, draw_numbers, wave
 from standin.figure import BODY, Pencil, draw_clothes, draw_figure
 from standin.plan import StandInConfig
-from standin.scenes import colour
+from standin.scenes import SCENES, colour
 
 STEPS = 2  # places of the camera in a pixel, along each axis
 MARGIN = 2  # pixels of world beyond what the camera sees
@@ -48,22 +48,6 @@ CAMERA = {
     "light": (0, 0.3),  # change of the brightness, share
     "light_rate": (0.1, 0.8),  # cycles per second
     "light_start": (0, 1),  # cycles
-}
-
-Texture = Callable[[Any, Any, Callable[[int], Any]], Any]
-
-# The scene: a texture, 0 ... 1, of x and y (frame heights) and of smooth noise with so many cells in a frame height.
-SCENES: dict[str, Texture] = {
-    "abseiling": lambda x, y, noise: np.abs(2 * noise(9) - 1),  # rock
-    "acting_in_play": lambda x, y, noise: 0.5 + 0.5 * np.sin(40 * x + 2 * noise(3)),  # curtain
-    "adjusting_glasses": lambda x, y, noise: (x * 7 // 1 + y * 7 // 1) % 2,  # checks
-    "air_drumming": lambda x, y, noise: np.clip(8 * noise(6) - 4, 0, 1),  # blobs
-    "alligator_wrestling": lambda x, y, noise: noise(28),  # foliage
-    "answering_questions": lambda x, y, noise: (5 * y) % 1,  # shaded planks
-    "applauding": lambda x, y, noise: np.hypot(x * 7 % 1 - 0.5, y * 7 % 1 - 0.5) < 0.3,  # crowd
-    "applying_cream": lambda x, y, noise: np.minimum(x * 6 % 1, y * 6 % 1) > 0.15,  # tiles
-    "archaeological_excavation": lambda x, y, noise: np.sin(35 * y + 6 * np.sin(5 * x)) / 2 + 0.5,  # layers
-    "archery": lambda x, y, noise: np.clip(1.4 * np.sin(60 * (x + 0.6 * y)), 0, 1),  # rain
 }
 
 

@@ -7,17 +7,16 @@ Book: chapter 1.
 """
 
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from picojepa.store import ADDED
 from standin.actions import ACTIONS
 from standin.scenes import SCENES
 
-VERSIONS = ("1.1", "2")  # of the generator: another version makes other videos
+VERSION = "2"  # of the generator: another version makes other videos
 TRAVELS = ("left", "right")
 COUNTER = "validation-counter"  # the split of videos that never play in their action's own scene
 RATES = (12.0, 15.0, 20.0, 24.0, 25.0, 30.0, 29.97)  # frames per second
@@ -30,27 +29,24 @@ class StandInConfig:
     """What the stand-in is made of (chapter 1 tells how the difficulty was set)."""
 
     seed: int = 1
-    scale: float = 0.208  # share of the paper's training lists; validation is never scaled
+    scale: float = 0.5  # share of the paper's training lists; validation is never scaled
     validation_scale: float = 1.0  # share of the validation list, below 1 only for smoke tests
-    scene_correlation: float = 0.2  # probability that a video plays in its action's own scene
-    figure_height: tuple[float, float] = (0.55, 0.75)  # standing body / frame height
+    scene_correlation: float = 0.5  # probability that a video plays in its action's own scene
+    figure_height: tuple[float, float] = (0.6, 1.0)  # standing body / frame height
     background_contrast: float = 0.6  # 1: background as contrasty as the clothes
-    variety: float = 0.6  # how much pose at rest, place, camera and light differ between videos; 0: not at all
+    variety: float = 0.35  # how much pose at rest, place, camera and light differ between videos; 0: not at all
     clutter: int = 2  # most still shapes behind the figure
-    seconds: tuple[float, float] = (2.0, 3.0)  # length of a video
-    version: str = field(default="1.1", metadata=ADDED)  # "2": a camera that travels; what follows is for it alone
-    props: float = field(default=0.75, metadata=ADDED)  # probability that the props of an action are there
-    occluders: float = field(default=0.1, metadata=ADDED)  # probability of a post before the figure
-    validation_each: int = field(default=0, metadata=ADDED)  # validation videos of every action; 0: as the paper lists
-    counter_each: int = field(default=0, metadata=ADDED)  # of every action, further videos of the split `COUNTER`
+    seconds: tuple[float, float] = (1.5, 2.5)  # length of a video
+    props: float = 0.75  # probability that the props of an action are there
+    occluders: float = 0.1  # probability of a post before the figure
+    validation_each: int = 0  # validation videos of every action; 0: as the paper lists
+    counter_each: int = 0  # of every action, further videos of the split `COUNTER`
 
     def __post_init__(self) -> None:
         if not 0 < self.scale <= 1:
             raise ValueError(f"scale must lie in (0, 1], not {self.scale}")
         if not 0 <= self.scene_correlation <= 1:
             raise ValueError(f"scene_correlation must lie in [0, 1], not {self.scene_correlation}")
-        if self.version not in VERSIONS:
-            raise ValueError(f"unknown version {self.version!r} of the stand-in; known: {', '.join(VERSIONS)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
         for name in ("figure_height", "seconds"):
@@ -64,8 +60,8 @@ def plan(config: StandInConfig) -> pd.DataFrame:
 
     Returns:
         One row per video: path (inside the folder), label, split (pretrain, validation or `COUNTER`), labelled (is
-        it in the paper's labelled lists?), scene, seed, frames, fps, width and height (px), gop (frames), crf. Version
-        2 adds travel (left or right, equally many of every action), props (are they there?) and occluder (place of a
+        it in the paper's labelled lists?), scene, seed, frames, fps, width and height (px), gop (frames), crf,
+        travel (left or right, equally many of every action), props (are they there?) and occluder (place of a
         post, share of the world's width; nan: none).
 
     Book: chapter 1
@@ -106,10 +102,8 @@ def _row(config: StandInConfig, split: str, label: str, number: int, labelled: b
         "height": height,
         "gop": int(rng.choice(GOPS)),
         "crf": int(rng.integers(18, 27)),
+        "travel": TRAVELS[number % 2],
+        "props": bool(rng.random() < config.props),
     }
-    if config.version != "1.1":
-        row["travel"] = TRAVELS[number % 2]
-        row["props"] = bool(rng.random() < config.props)
-        post = rng.random()
-        row["occluder"] = float(post) if rng.random() < config.occluders else float("nan")
-    return row
+    post = float(rng.random())
+    return row | {"occluder": post if rng.random() < config.occluders else float("nan")}

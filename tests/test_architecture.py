@@ -353,7 +353,7 @@ def test_clips_of_another_size_are_refused(encoder):
 
 
 def test_the_papers_encoder_has_3_413_568_parameters_and_784_tokens():
-    paper = settings("paper")
+    paper = settings("paper", "vjepa")
     with torch.device("meta"):
         encoder = Encoder(paper.model, paper.grid)
     assert parameter_count(encoder) == 3_413_568

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from evidence import convolutions
+from evidence import convolutions, supervision
 from picojepa.clips import normalise
 from picojepa.probing import Task
 
@@ -48,7 +48,7 @@ def test_clips_are_mirrored_only_if_that_was_asked_for(dots, monkeypatch, flips)
     clips, task = dots
     monkeypatch.setattr(convolutions, "crop", lambda batch, boxes: batch)
     seen = []
-    monkeypatch.setattr(convolutions, "fit", lambda model, batches, schedule: seen.extend(batches) or model.eval())
+    monkeypatch.setattr(supervision, "fit", lambda model, batches, schedule: seen.extend(batches) or model.eval())
     convolutions.supervised(clips, task, 800, flips)
     known = {normalise(torch.from_numpy(clip)).numpy().tobytes() for clip in clips.training}
     as_is = [clip.numpy().tobytes() in known for batch, _ in seen for clip in batch]

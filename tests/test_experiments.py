@@ -81,7 +81,7 @@ def test_another_version_of_an_objective_is_another_run(tiny, noise, cache, monk
 def test_a_card_is_written_once_with_scores_of_every_video(tiny, noise, cache, tmp_path, monkeypatch):
     videos = noise.videos.assign(split=["pretrain"] * 6 + ["validation"] * 4)
     clips = replace(noise, videos=videos, training=noise.training[:6])
-    monkeypatch.setattr(experiments, "settings", lambda: with_training(tiny, clips=32))
+    monkeypatch.setattr(experiments, "settings", lambda recipe: with_training(tiny, clips=32))
     monkeypatch.setattr(experiments.data, "load_clips", lambda settings: clips)
     monkeypatch.setattr(experiments, "CARDS", tmp_path / "cards")
     monkeypatch.setattr("sys.argv", ["experiments", "primary", "V6", "--seeds", "3"])
@@ -112,7 +112,7 @@ def test_a_share_of_the_videos_is_noise(noise):
 
 
 def test_committed_cards_are_of_this_code_and_data():
-    cards = [json.loads(path.read_text()) for path in records.CARDS.glob("*-laptop-*.json")]
+    cards = [json.loads(path.read_text()) for path in records.CARDS.glob("*-first-*.json")]
     assert len({card["code"] for card in cards if "code" in card}) == 1  # from before there were versions
     made = {(card["experiment"], card["seed"]) for card in cards}
     assert made <= {(name, seed) for name, experiment in EXPERIMENTS.items() for seed in experiment.seeds}

@@ -1,4 +1,4 @@
-"""Version 2 of the stand-in: a question that only motion answers, a list against the scenes, posts, and speed."""
+"""The picture: a question that only motion answers, a list against the scenes, posts, and speed."""
 
 from collections import Counter
 from dataclasses import replace
@@ -9,13 +9,12 @@ import pytest
 from torchcodec.decoders import VideoDecoder
 
 import standin
-from evidence.gates import SECOND
 from footage.lists import read_manifest
 from standin import ACTIONS, COUNTER, SCENES, StandInConfig, filming
 from standin.actions import draw_numbers
 from standin.plan import TRAVELS
 
-CONFIG = replace(SECOND.data, scale=0.02, counter_each=20, seconds=(0.5, 0.8))
+CONFIG = StandInConfig(scale=0.02, counter_each=20, seconds=(0.5, 0.8))
 
 
 @pytest.fixture(scope="module")
@@ -28,15 +27,6 @@ def still_camera(**changes: float) -> filming.Numbers:
     camera = draw_numbers(filming.CAMERA, np.random.default_rng(0))
     vars(camera).update({"shake": 0.0, "wander": 0.0, "climb": 0.0, "light": 0.0} | changes)
     return camera
-
-
-def test_the_first_version_is_what_it_was():
-    first = standin.plan(StandInConfig(scale=0.01))
-    assert not {"travel", "props", "occluder"} & {*first.columns}
-    assert StandInConfig().version == "1.1"
-    assert standin.made_from(StandInConfig())["config"].keys() & {"version", "props", "occluders"} == set()
-    with pytest.raises(ValueError, match=r"unknown version '3' of the stand-in; known: 1\.1, 2"):
-        StandInConfig(version="3")
 
 
 # ---------------------------------------------------------------- the question that only motion answers

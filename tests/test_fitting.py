@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from evidence.supervision import supervised
 from picojepa import fitting, machine, probing
 from picojepa.architecture import Encoder
 from picojepa.clips import normalise
@@ -160,7 +161,7 @@ def test_supervised_training_is_that_loop_over_the_clips_of_each_epoch(tiny, noi
     slow_fit(model, batches, config)
     with torch.no_grad():
         wanted = model(normalise(torch.from_numpy(noise.centre[rows]))).softmax(-1)
-    np.testing.assert_allclose(probing.supervised(settings, noise, task), wanted, atol=1e-5)
+    np.testing.assert_allclose(supervised(settings, noise, task), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [375, 3000])
@@ -170,3 +171,6 @@ def test_a_scaled_momentum_leaves_a_hundredth_of_the_random_start(steps):
     assert last == 1
     assert left == pytest.approx(0.01, rel=0.2)
     assert fitting.scaled_momentum(5) == (0.0, 1.0), "a run too short for any memory"
+    config = TrainingConfig(clips=32 * steps, batch=32)
+    assert config.momenta == (first, last)
+    assert replace(config, ema=(0.5, 0.9)).momenta == (0.5, 0.9)

@@ -17,11 +17,11 @@ from standin import CLASSES, COUNTER
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """Settings and clips of version 2 in miniature: 80 training, 40 validation and 20 further videos."""
+    """Settings and clips of the gates in miniature: 80 training, 40 validation and 20 further videos."""
     folder = tmp_path_factory.mktemp("second")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PICOJEPA_CACHE", str(folder))
-        base = gates.SECOND
+        base = gates.gate_settings()
         made = replace(base.data, scale=0.001, validation_each=4, counter_each=2, seconds=(1.1, 1.3))
         settings = replace(
             base,
@@ -105,7 +105,7 @@ def test_readouts_are_found_again(small, monkeypatch):
 
 def test_every_try_differs_from_the_others():
     base = pilot.pilot_settings()
-    made = {name: change(base) for name, change in pilot.TRIES.items() if name != "random weights"}
+    made = {name: change(base) for name, change in pilot.TRIES.items() if not name.endswith("random weights")}
     assert len({(repr(settings), name.endswith(pilot.ALONE)) for name, settings in made.items()}) == len(made)
     assert all(settings.training.clips == pilot.CLIPS for settings in made.values())
 
@@ -146,7 +146,7 @@ def test_the_control_reports_every_lead_and_condition(small):
     report = control.control(made, clips, (100, 101))
     assert report["seeds"] == 2
     assert [(row["readout"], row["labels"]) for row in report["readouts"]] == [
-        (readout, share) for readout in readouts.READOUTS for share in readouts.SHARES
+        (readout, share) for share in readouts.SHARES for readout in (*readouts.READOUTS, control.MEAN)
     ]
     found = [control.of_seed(made(seed), clips) for seed in (100, 101)]
     row = report["readouts"][0]
@@ -155,6 +155,10 @@ def test_the_control_reports_every_lead_and_condition(small):
         assert row[kind] == pytest.approx(mean, abs=0.01)
     assert row["lead"] == pytest.approx(row["pretrained"] - row["random"], abs=0.02)
     assert row["lead_low"] <= row["lead"] <= row["lead_high"]
+    assert row["by_seed"]["pretrained"] == [of["pretrained"]["action"]["linear, mean"]["1.0"] for of in found]
+    assert control.mean_lead(report["readouts"], 1.0) == pytest.approx(
+        np.mean([row["lead"] for row in report["readouts"][:4]]), abs=0.02
+    )
     assert found[0]["spread"] != found[0]["pretrained"], "the twin is another encoder"
     twin = report["twins"][0]
     assert twin["pretrained"] == row["pretrained"]
@@ -167,7 +171,7 @@ def test_the_control_reports_every_lead_and_condition(small):
 
 def test_conditions_can_fail_and_hold():
     row = {"lead": 20.0, "lead_low": 5.0, "pretrained": 60.0, "random": 40.0, "baseline": 40.0}
-    rows = [{"readout": r, "labels": s, **row} for r in readouts.READOUTS for s in readouts.SHARES]
+    rows = [{"readout": r, "labels": s, **row} for r in (*readouts.READOUTS, control.MEAN) for s in readouts.SHARES]
     report = {
         "readouts": rows,
         "twins": rows,

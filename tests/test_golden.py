@@ -258,7 +258,7 @@ PLANTED = {
     "pretraining.run": (JEPA, "distance", lambda self, found, wanted: F.smooth_l1_loss(found, wanted, beta=0.1)),
     "pretraining.film": (JEPA, "targets", JEPA.target_features),
     "probing.encoder": (probing, "PENALTIES", (1e3,)),
-    "probing.baselines": (probing, "colour_histogram", lambda clips: np.asarray(clips).mean((1, 3, 4))),
+    "probing.baselines": (probing, "PENALTIES", (1e-4,)),
     "ensemble.heads": (ensemble, "seeded", lambda seed: machine.seeded(seed + 1)),
     "ensemble.predictions": (ensemble, "soft_vote", lambda scores: np.median(scores, 0)),
 }

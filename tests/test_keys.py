@@ -72,7 +72,7 @@ def test_keys_are_the_same_on_every_python(noise):
     inputs = [pretraining.training_inputs(settings(p, r), noise) for p in PROFILES for r in RECIPES]
     inputs += [pretraining.training_inputs(settings("laptop"), noise, 500, PublishedJEPA)]
     wanted = [store.name_of(pretraining.RUN, given) for given in inputs]
-    assert len(set(wanted)) == len(inputs) == 7
+    assert len(set(wanted)) == len(inputs) == 10
     asked = json.dumps({"stage": [pretraining.RUN.name, pretraining.RUN.version], "inputs": inputs})
     site = str(Path(importlib.util.find_spec("filelock").origin).parents[1])
     for version, python in pythons.items():

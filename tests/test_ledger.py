@@ -29,11 +29,11 @@ def write_cards(folder, name, accuracies, width=128, spread=(1.0, 0.9)):
         model = {"width": width, "dropout": 0.0}
         card = {"experiment": name, "seed": seed, "scores": scores, "settings": {"model": model}}
         card["course"] = {"spread": spread}
-        (folder / f"{name}-laptop-{seed}.json").write_text(json.dumps(card))
+        (folder / f"{name}-first-{seed}.json").write_text(json.dumps(card))
 
 
 def write_study(folder, name, seed, **content):
-    (folder / f"{name}-laptop-{seed}.json").write_text(json.dumps({"seed": seed, **content}))
+    (folder / f"{name}-first-{seed}.json").write_text(json.dumps({"seed": seed, **content}))
 
 
 CARD = {
@@ -95,13 +95,13 @@ def test_experiments_of_another_geometry_are_not_compared(tmp_path):
     assert list(runs.accuracies(tmp_path, control="8x8")) == ["8x8", "8x8-causal"]
 
 
-@pytest.mark.parametrize("name", ["8x8", "8x8-laptop"])
+@pytest.mark.parametrize("name", ["8x8", "8x8-first"])
 def test_cards_of_an_experiment_are_not_those_of_another_whose_name_begins_alike(name, tmp_path):
     write_cards(tmp_path, "8x8-causal", [44, 50])
     with pytest.raises(FileNotFoundError, match="make experiments"):
         records.committed_cards(name, tmp_path)
     write_cards(tmp_path, "8x8", [45])
-    assert [card["experiment"] for card in records.committed_cards("8x8-laptop", tmp_path)] == ["8x8"]
+    assert [card["experiment"] for card in records.committed_cards("8x8-first", tmp_path)] == ["8x8"]
 
 
 # ---------------------------------------------------------------- leads and power
@@ -254,7 +254,7 @@ def test_every_experiment_and_study_named_exists_and_every_claim_is_listed():
 
 
 def test_committed_studies_of_committees_are_whole():
-    for path in sorted(records.STUDIES.glob("committees-laptop-*.json")):
+    for path in sorted(records.STUDIES.glob("committees-first-*.json")):
         card = json.loads(path.read_text(encoding="utf-8"))
         assert len(card["labels"]["large"]) == 4 * 1000
         assert {len(sheet["large"]) for sheet in card["sheets"].values()} == {4000}

@@ -46,7 +46,7 @@ def test_a_run_is_committed_whole_and_alone(trained, bundle):
 
 
 def test_without_a_run_nothing_is_committed(tiny, noise, cache, bundle):
-    with pytest.raises(FileNotFoundError, match=r"evidence\.experiments primary --seeds 0"):
+    with pytest.raises(FileNotFoundError, match=r"python -m picojepa\.pretraining"):
         model_card.finished_run(tiny, noise)
     assert (bundle / "older").is_dir()
 
@@ -92,7 +92,7 @@ def test_an_encoder_that_does_not_fit_is_left_alone(change, trained, bundle, cac
 def test_the_committed_encoder_fits_the_book():
     """Fails from a change of settings or version on until `python -m tools.model_card` was run."""
     (folder,) = (path.parent for path in store.BUNDLED.glob(f"*/{store.CARD}"))
-    inputs, base = store.card(folder)["inputs"], settings("laptop", "vjepa")
+    inputs, base = store.card(folder)["inputs"], settings("laptop", "adapted")
     assert folder.name == store.name_of(pretraining.RUN, inputs)
     for part in ("clip", "model", "training"):
         assert inputs[part] == json.loads(json.dumps(store.plain(getattr(base, part))))

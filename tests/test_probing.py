@@ -16,7 +16,8 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
-from picojepa import probing, results, store
+from evidence.supervision import supervised
+from picojepa import baselines, probing, results, store
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
 from picojepa.probing import AttentiveHead, LinearHead
@@ -197,7 +198,7 @@ def test_a_head_is_trained_as_the_paper_trains_it(separable):
 
 def test_colour_histogram_is_numpys():
     clips = np.random.default_rng(0).integers(0, 256, (3, 2, 3, 5, 7), dtype=np.uint8)
-    found = probing.colour_histogram(clips)
+    found = baselines.colour_histogram(clips)
     for clip, row in zip(clips, found, strict=True):
         wanted = [np.histogram(clip[:, c], bins=8, range=(0, 256))[0] / clip[:, c].size for c in range(3)]
         np.testing.assert_allclose(row, np.concatenate(wanted))
@@ -205,13 +206,13 @@ def test_colour_histogram_is_numpys():
 
 def test_frame_differences_are_means_over_places():
     clips = np.random.default_rng(0).integers(0, 256, (2, 4, 3, 32, 32), dtype=np.uint8)
-    found = probing.frame_differences(clips, side=8)
+    found = baselines.frame_differences(clips, side=8)
     assert found.shape == (2, 64)
     for clip, row in zip(clips.astype(float), found, strict=True):
         moved = np.abs(clip[1:] - clip[:-1]).mean((0, 1))
         wanted = [moved[y : y + 4, x : x + 4].mean() for y in range(0, 32, 4) for x in range(0, 32, 4)]
         np.testing.assert_allclose(row, wanted, rtol=1e-5)
-    assert not probing.frame_differences(clips[:, :1].repeat(4, axis=1)).any(), "a still picture"
+    assert not baselines.frame_differences(clips[:, :1].repeat(4, axis=1)).any(), "a still picture"
 
 
 # ---------------------------------------------------------------- through the pipeline
@@ -270,7 +271,8 @@ def test_a_class_without_training_videos_is_refused(pipelines):
 
 BOTH = 2 * len(probing.PROBES)  # random weights and pre-trained
 TEN = len(CLASSES)
-TABLES = {"probes": (BOTH * 5 * TEN, TEN), "probes_of_four": (BOTH * 20, 4), "baselines": (2 * 5 * TEN, TEN)}
+PLAIN = len(probing.WITHOUT_NETWORK)
+TABLES = {"probes": (BOTH * 5 * TEN, TEN), "probes_of_four": (BOTH * 20, 4), "baselines": (PLAIN * 5 * TEN, TEN)}
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -315,7 +317,7 @@ def test_reported_scores_are_recomputed_from_the_csv(pipelines):
         classes = table.filter(like="p_").shape[1]
         for row in results.score_table(table, ["features", "probe"]).to_dict("records"):
             reported[f"probing.{stage}", classes, row["features"], row["probe"]] = row["accuracy"], row["n"]
-    assert len(reported) == BOTH + BOTH + 2
+    assert len(reported) == BOTH + BOTH + PLAIN
     assert {key: len(right) for key, right in counted.items()} == {key: n for key, (_, n) in reported.items()}
     accuracy = {key: percent for key, (percent, _) in reported.items()}
     assert {key: 100 * np.mean(right) for key, right in counted.items()} == pytest.approx(accuracy)
@@ -340,7 +342,7 @@ def test_another_data_seed_changes_every_score(pipelines):
 def test_tables_are_found_again(pipelines, monkeypatch):
     pipeline = pipelines[1]
     monkeypatch.setenv("PICOJEPA_CACHE", str(pipeline.cache))
-    for name in ("probe_encoder", "supervised", "colour_histogram"):
+    for name in ("probe_encoder", "linear_probe"):
         monkeypatch.setattr(probing, name, None)  # whoever computes again fails
     given = pipeline.settings, pipeline.clips
     pd.testing.assert_frame_equal(probing.probe_run(*given, pipeline.run, pipeline.tasks["ten"]), pipeline.probes)
@@ -413,7 +415,7 @@ def test_supervised_training_learns_labels(tiny, monkeypatch):
         ("dark", "bright"), np.arange(16), np.arange(16), torch.from_numpy(labels), torch.from_numpy(labels)
     )
     settings = replace(tiny, probe=replace(tiny.probe, supervised_epochs=40))
-    scores = probing.supervised(settings, clips, task)
+    scores = supervised(settings, clips, task)
     assert (scores.argmax(1) == labels).all()
     permuted = replace(task, train_labels=1 - task.train_labels)
-    assert (probing.supervised(settings, clips, permuted).argmax(1) != labels).all()
+    assert (supervised(settings, clips, permuted).argmax(1) != labels).all()

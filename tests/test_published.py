@@ -49,7 +49,7 @@ def differ(a: dict, b: dict) -> set[str]:
 def test_unknown_switches_and_recipes_are_refused(tiny):
     with pytest.raises(ValueError, match="unknown switch maskruns, noise; known: mask_runs, encode_hidden"):
         as_published(tiny, "maskruns", "dropout", "noise")
-    with pytest.raises(ValueError, match="unknown recipe 'paper'; known: vjepa, published"):
+    with pytest.raises(ValueError, match="unknown recipe 'paper'; known: adapted, vjepa, published"):
         replace(tiny, recipe="paper")
     with pytest.raises(ValueError, match="only the recipe 'published' has switches"):
         replace(tiny, published=("dropout",))
@@ -222,7 +222,7 @@ def test_an_early_ema_is_late_by_one_step(tiny, noise, tmp_path):
     plain = last_state(tiny, noise, tmp_path / "plain")
     found = last_state(switched(tiny, "early_ema"), noise, tmp_path / "found")
     assert differ(plain, found) == {"target_encoder"}
-    momentum = fitting.cosine(19 / 20, *tiny.training.ema)
+    momentum = fitting.cosine(19 / 20, *tiny.training.momenta)
     model = JEPA(tiny, 0)
     model.load_state_dict(found)
     model.follow(momentum)

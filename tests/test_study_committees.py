@@ -102,7 +102,7 @@ def test_more_videos_of_another_generator_are_others(tmp_path, monkeypatch):
     monkeypatch.setenv("PICOJEPA_CACHE", str(tmp_path))
     base = settings("smoke")
     large_test(base, FOUR, each=1)
-    large_test(replace(base, data=replace(base.data, version="2")), FOUR, each=1)
+    large_test(replace(base, data=replace(base.data, occluders=0.5)), FOUR, each=1)
     assert len(list(tmp_path.rglob("evidence.test_large-*/videos.csv"))) == 2
 
 

@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_jepa import with_training
 
 from evidence import study_cohesion
 from evidence import study_decoding as study
 from evidence.studies import all_studies
 from picojepa import data
-from picojepa.clips import Clips
+from picojepa.clips import Clips, normalise
 from picojepa.masking import Mask
 from standin import CLASSES
 
@@ -99,6 +100,21 @@ def test_predictions_do_not_see_what_is_hidden(tiny, noise, mask):
     assert torch.equal(model.predictions(noise.centre, mask), model.predictions(black, mask))
     several = Mask(mask.context.expand(10, -1), mask.target.expand(10, -1))
     assert torch.allclose(model.predictions(noise.centre, mask), model.predictions(noise.centre, several), atol=1e-6)
+
+
+def test_what_a_target_leaves_out_is_taken_from_the_visible_tokens(tiny, noise, mask):
+    """A target without the clip's mean: beside each prediction stands the mean of what was seen."""
+    asked = with_training(tiny, target="minus clip mean")
+    plain, shared = (study.random_imagination(settings) for settings in (tiny, asked))
+    told, both = (model.predictions(noise.centre, mask) for model in (plain, shared))
+    context = mask.context.expand(len(noise.centre), -1)
+    with torch.no_grad():
+        seen = plain.encoder(normalise(torch.from_numpy(noise.centre)), context).mean(1, keepdim=True)
+    torch.testing.assert_close(both[..., : told.shape[-1]], told)
+    torch.testing.assert_close(both[..., told.shape[-1] :], seen.expand_as(told), atol=1e-5, rtol=1e-5)
+    decoders = study.fit_decoders(shared, asked, noise.centre)
+    found = study.fillings({"": (shared, *decoders)}, noise.centre, study.tokens_of(noise.centre, asked), asked, mask)
+    assert found[study.PREDICTED].shape == found["truth"].shape
 
 
 def test_cards_of_both_studies(tiny, ten_classes, cache):

@@ -25,7 +25,8 @@ from evidence.study_probes import (
     several,
     subset,
 )
-from picojepa import probing
+from evidence.supervision import supervised
+from picojepa import baselines
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.store import DATA
@@ -56,7 +57,7 @@ def asked(tiny, tmp_path, cache, monkeypatch):
 
     monkeypatch.setattr(study_probes, "run_of", run_of)
     monkeypatch.setattr(study_probes, "SHARES", {0.05: 1, 0.1: 2, 1.0: 1})
-    monkeypatch.setattr(probing, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
+    monkeypatch.setattr(baselines, "frame_differences", lambda clips: clips.mean((1, 2, 3)))  # 256 take a minute
     monkeypatch.setattr(study_probes, "read_clips", lambda path, clip, at: torch.from_numpy(pixels[:2, 1]))
     return replace(tiny, probe=replace(tiny.probe, supervised_epochs=4)), clips
 
@@ -95,7 +96,7 @@ def test_fine_tuning_differs_from_scratch_in_its_start_alone(asked):
     assert (trained.clips[0.1] == 5 * videos[0.1]).all(), "a quarter more than all of them"
     task = study_probes.make_task(clips, CLASSES)
     config = replace(settings.probe, supervised_epochs=2, seed=0)
-    scratch = probing.supervised(replace(settings, probe=config), clips, task)
+    scratch = supervised(replace(settings, probe=config), clips, task)
     wanted = study_probes.answers(scratch, task.test_labels)["by_video"]
     assert trained.by_video[1.0, "random weights"] == wanted, "from scratch is the book's own supervised baseline"
 
@@ -126,7 +127,7 @@ def test_frames_change_their_order_and_nothing_else():
 def test_frame_differences_know_where_something_moves():
     clips = np.zeros((2, 8, 3, 32, 32), dtype=np.uint8)
     clips[1, ::2, :, :2, :2] = 200  # blinks in the corner
-    found = probing.frame_differences(clips).reshape(2, 16, 16)
+    found = baselines.frame_differences(clips).reshape(2, 16, 16)
     assert (found[0] == 0).all()
     assert found[1, 0, 0] == 200
     assert found[1].sum() == 200
@@ -184,8 +185,8 @@ def test_the_page_tests_what_was_planned():
 
 
 def test_committed_cards_are_of_one_set_of_videos():
-    cards = [json.loads(p.read_text()) for name in STUDIES for p in (DATA / "studies").glob(f"{name}-laptop-*.json")]
-    experiment = json.loads((DATA / "cards" / "primary-laptop-0.json").read_text())
+    cards = [json.loads(p.read_text()) for name in STUDIES for p in (DATA / "studies").glob(f"{name}-first-*.json")]
+    experiment = json.loads((DATA / "cards" / "primary-first-0.json").read_text())
     for card in cards:
         assert card["data"] == experiment["inputs"]["data"]
         for score in card["scores"]:
