@@ -36,7 +36,7 @@ def all_blocks(model: "JEPA", clips: Tensor) -> Tensor:
 
 
 def minus_clip_mean(model: "JEPA", clips: Tensor) -> Tensor:
-    """Features less what all tokens of a clip share, each number normalised over the batch."""
+    """Features less what all tokens of a clip share, each number normalised over the (process's share of the) batch."""
     features = model.target_features(clips)
     own = features - features.mean(1, keepdim=True)
     return own / own.std((0, 1)).clamp_min(1e-6)

@@ -180,7 +180,9 @@ def test_torchrun_with_two_processes_gives_the_weights_of_one(pipelines, tmp_pat
     for found in (pipeline.cache / "results").glob("data.clips-*/"):
         (results / found.name).symlink_to(found)
     command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "picojepa.pretraining"]
-    done = shell(*command, "--profile=smoke", *arguments(pipeline.settings), PICOJEPA_CACHE=str(tmp_path))
+    done = shell(
+        *command, "--profile=smoke", "--recipe=vjepa", *arguments(pipeline.settings), PICOJEPA_CACHE=str(tmp_path)
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     folder = results / pipeline.run.name
     assert f"finished: {folder}" in done.stderr
@@ -210,7 +212,7 @@ def test_help_names_what_can_be_changed(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--recipe=other"], "unknown recipe 'other' (PICOJEPA_RECIPE); known: vjepa, published"),
+        (["--recipe=other"], "unknown recipe 'other' (PICOJEPA_RECIPE); known: adapted, vjepa, published"),
         (["--profile=huge"], "unknown profile 'huge' (PICOJEPA_PROFILE); known: smoke, laptop, paper"),
     ],
 )
