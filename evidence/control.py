@@ -20,12 +20,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from evidence import supervision
 from evidence.experiments import trained
 from evidence.gates import ask
 from evidence.pilot import QUESTIONS, SpreadingAlone
 from evidence.readouts import READOUTS, SHARES, labelled_share, readouts
 from evidence.records import CONTROL
+from evidence.supervision import supervised, supervision
 from picojepa import checkpoints, data, pretraining, probing, store
 from picojepa import config as configuration
 from picojepa.architecture import new_encoder
@@ -101,12 +101,12 @@ def fine_tuned(settings: Settings, clips: Clips, run: Any) -> dict[str, float]:
     chosen = labelled_share(whole, TUNED_SHARE)
     task: Task = replace(whole, train=whole.train[chosen], train_labels=whole.train_labels[chosen])
     inputs = {"run": run.name, "data": clips.digest, "probe": store.plain(settings.probe)}
-    with store.result(TUNED, inputs | {"training": supervision.supervision(settings)}) as result:
+    with store.result(TUNED, inputs | {"training": supervision(settings)}) as result:
         if result.missing:
             starts = {"fine-tuned": load_encoder(run / "encoder.safetensors", settings), "from scratch": None}
             found = {}
             for name, start in starts.items():
-                scores = torch.from_numpy(supervision.supervised(settings, clips, task, start))
+                scores = torch.from_numpy(supervised(settings, clips, task, start))
                 found[name] = round(100 * float((scores.argmax(1) == task.test_labels).float().mean()), 2)
             store.write_json(result.folder / "accuracy.json", found)
     return json.loads((result.folder / "accuracy.json").read_text())

@@ -18,7 +18,7 @@ from picojepa.masking import Grid
 
 LONG_SEQUENCE = {torch.bfloat16: 1024, torch.float32: 128}  # tokens; beyond them the fused attention kernel is better
 CHANNELS = 16  # of the first of three convolutions in a patch; each has twice as many as the one before
-STRIDES = (2, 2, 1)  # of the three
+STRIDES = (2, 2, 1)  # of the three; a first one at full size costs four times as much (LOG.md)
 SCORES_AT_A_TIME = 1_250_000  # attention scores that are computed together on a CPU
 
 
