@@ -3,8 +3,6 @@
 Book: chapter 5.
 """
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +16,7 @@ from picojepa.config import Settings
 from picojepa.features import encode
 from picojepa.probing import Task
 
-READ = store.Stage("readouts.right", version=1)
+READ = store.Stage("readouts.right", version=2)
 SHARES = (1.0, 0.1)  # of the labels
 READOUTS = ("linear, mean", "linear, mean and std", "k-NN", "attentive")
 
@@ -53,22 +51,40 @@ def read(settings: Settings, task: Task, train: Tensor, test: Tensor, share: flo
     return {name: found.argmax(1) == task.test_labels.numpy() for name, found in scores.items()}
 
 
-def readouts(encoder: Encoder, name: str, settings: Settings, clips: Clips, tasks: dict[str, Task]) -> dict[str, Any]:
-    """Accuracy in percent of every readout, question and share of the labels, stored under the encoder's name.
+def right_answers(
+    encoder: Encoder, name: str, settings: Settings, clips: Clips, tasks: dict[str, Task]
+) -> dict[str, np.ndarray]:
+    """Right answers of every question, readout and share, bool (n_test,), stored under the encoder's name.
 
-    Returns ``{question: {readout: {"1.0": percent, "0.1": percent}}}``.
+    Keys are such as ``action, k-NN, 0.1``.
     """
     parts = {part: store.plain(getattr(settings, part)) for part in ("clip", "model", "probe")}
     asked = {question: [task.train.tolist(), task.test.tolist()] for question, task in tasks.items()}
     inputs = {"encoder": name, "data": clips.digest, "tasks": store.digest(asked), "shares": SHARES, **parts}
     with store.result(READ, inputs) as result:
         if result.missing:
-            found: dict[str, Any] = {question: {readout: {} for readout in READOUTS} for question in tasks}
+            found: dict[str, np.ndarray] = {}
             tokens = encode(encoder, clips.centre, pool=False)  # (n, N, D)
             for question, task in tasks.items():
-                train, test = tokens[task.train], tokens[task.test]
                 for share in SHARES:
-                    for readout, right in read(settings, task, train, test, share).items():
-                        found[question][readout][str(share)] = round(100 * float(right.mean()), 2)
-            store.write_json(result.folder / "accuracy.json", found)
-    return json.loads(Path(result.folder / "accuracy.json").read_text())
+                    rights = read(settings, task, tokens[task.train], tokens[task.test], share)
+                    found |= {f"{question}, {readout}, {share}": right for readout, right in rights.items()}
+            np.savez_compressed(result.folder / "right.npz", **found)  # type: ignore[arg-type]
+    with np.load(result.folder / "right.npz") as found:
+        return dict(found)
+
+
+def readouts(encoder: Encoder, name: str, settings: Settings, clips: Clips, tasks: dict[str, Task]) -> dict[str, Any]:
+    """Accuracy in percent of every readout, question and share of the labels; see `right_answers`.
+
+    Returns ``{question: {readout: {"1.0": percent, "0.1": percent}}}``.
+    """
+    right = right_answers(encoder, name, settings, clips, tasks)
+
+    def accuracy(*asked: object) -> float:
+        return round(100 * float(right[", ".join(map(str, asked))].mean()), 2)
+
+    return {
+        question: {readout: {str(s): accuracy(question, readout, s) for s in SHARES} for readout in READOUTS}
+        for question in tasks
+    }
