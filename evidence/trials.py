@@ -15,7 +15,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from tqdm import tqdm
 from evidence.control import control_settings
 from evidence.experiments import trained
 from evidence.gates import ask
-from evidence.readouts import READOUTS, SHARES, right_answers
+from evidence.readouts import READOUTS, right_answers
 from picojepa import checkpoints, data, pretraining, store
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips
