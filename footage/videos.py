@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from torchcodec.decoders import VideoDecoder
 from torchcodec.transforms import Resize
 from tqdm.auto import tqdm
 
-from footage import workers
+from footage import containers, workers
 from picojepa import require, store
 from picojepa.clips import ClipConfig
 
@@ -75,15 +75,66 @@ def open_video(path: str | Path, size: int | None = None) -> VideoDecoder:
     Raises:
         VideoError: missing, empty or unreadable file, one without video frames, or a larger or longer one than allowed.
     """
-    options: dict[str, Any] = {"num_ffmpeg_threads": 1, "transforms": [Resize((size, size))] if size else None}
+    return _open(path, size)[0]
+
+
+def _open(path: str | Path, size: int | None) -> tuple[VideoDecoder, str]:
+    """A decoder, and a note if its frames come by the second way, through FFmpeg's program."""
     with _explained(path, "not readable as video"):
         _require(os.path.isfile(path), path, "no such video file; check the path or generate the data again")
         _require(os.path.getsize(path) > 0, path, "the file is empty; fetch or generate it again")
-        decoder = VideoDecoder(str(path), **options)
-        meta: Any = decoder.metadata
-        if meta.num_frames and 0 not in decoder._get_key_frame_indices():
-            decoder = VideoDecoder(str(path), **options, custom_frame_mappings=_shown(path, decoder.stream_index))
-            decoder.metadata = meta  # its own is read off the header
+        if containers.without_times(Path(path)) or containers.mirrored(Path(path)):
+            return through_program(path, size)
+    try:
+        with _explained(path, "not readable as video"):
+            decoder = _open_directly(path, size)
+    except VideoError as error:
+        return _second_way(path, size, error)
+    return _allowed(decoder, path), ""
+
+
+def _second_way(path: str | Path, size: int | None, error: VideoError) -> tuple[VideoDecoder, str]:
+    """What FFmpeg's program shows where the first way failed with an error; that one is raised if it shows nothing."""
+    try:
+        return through_program(path, size)
+    except VideoError:
+        raise error from None
+
+
+def _open_directly(path: str | Path, size: int | None) -> VideoDecoder:
+    options: dict[str, Any] = {"num_ffmpeg_threads": 1, "transforms": [Resize((size, size))] if size else None}
+    decoder = VideoDecoder(str(path), **options)
+    meta: Any = decoder.metadata
+    if meta.num_frames and 0 not in decoder._get_key_frame_indices():
+        decoder = VideoDecoder(str(path), **options, custom_frame_mappings=_shown(path, decoder.stream_index))
+        decoder.metadata = meta  # its own is read off the header
+    return decoder
+
+
+def through_program(path: str | Path, size: int | None = None) -> tuple[VideoDecoder, str]:
+    """What FFmpeg's own program shows of a file, frame by frame at its times, and a note with its first complaint.
+
+    It decodes the whole file, without loss, into memory, squashed to ``size`` if there is one. This is slower than to
+    seek, but needs no index and knows every orientation.
+
+    Raises:
+        VideoError: the program shows nothing, or takes longer than `TIMEOUT`.
+    """
+    picture = "scale,format=rgb24" + (f",scale={size}:{size}:flags=bilinear" if size else "")
+    command = ["ffmpeg", "-v", "error", "-nostdin", "-threads", "1", "-max_pixels", str(PIXEL_LIMIT), "-i", str(path)]
+    command += ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", picture, "-c:v", "ffv1", "-f", "nut", "-"]
+    with _explained(path, "not readable as video"):
+        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+        said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+        complaint = re.sub(r"^(\[[^]]*\] )+", "", said[0]) if said else ""
+        _require(bool(done.stdout), path, f"not readable as video ({complaint or 'nothing is shown'}); {REMEDY}")
+        decoder = VideoDecoder(done.stdout, num_ffmpeg_threads=1)
+    return _allowed(decoder, path), f"through FFmpeg's program{complaint and ': '}{complaint}"
+
+
+def _allowed(decoder: VideoDecoder, path: str | Path) -> VideoDecoder:
+    """The decoder, if its video has frames and is neither too large nor too long; else a VideoError."""
+    meta: Any = decoder.metadata
     _require(bool(meta.num_frames), path, f"no frames inside; {REMEDY}")
     width, height = meta.width or 0, meta.height or 0
     _require(width * height <= PIXEL_LIMIT, path, f"{width} x {height} pixels are too many; encode it again, smaller")
@@ -137,7 +188,19 @@ def read_clips(path: str | Path, clip: ClipConfig, positions: Sequence[float]) -
     Raises:
         VideoError: the file can not be opened, or not every frame that is wanted can be decoded.
     """
-    return _clips_of(open_video(path, clip.size), path, clip, positions)
+    return _read(path, clip, positions)[0]
+
+
+def _read(path: str | Path, clip: ClipConfig, positions: Sequence[float]) -> tuple[Tensor, VideoDecoder, str]:
+    """Clips, the decoder they come from, and a note if that is the second way."""
+    decoder, note = _open(path, clip.size)
+    try:
+        return _clips_of(decoder, path, clip, positions), decoder, note
+    except VideoError as error:
+        if note:
+            raise
+        decoder, note = _second_way(path, clip.size, error)
+        return _clips_of(decoder, path, clip, positions), decoder, note
 
 
 def _clips_of(decoder: VideoDecoder, path: str | Path, clip: ClipConfig, positions: Sequence[float]) -> Tensor:
@@ -157,19 +220,25 @@ def read_batch(jobs: Sequence[Job], clip: ClipConfig) -> list[tuple[np.ndarray |
     """Clips (None: unreadable) and a row of the data report for each video; this is what a worker process does."""
     outcomes: list[tuple[np.ndarray | None, dict[str, Any]]] = []
     for _, path, positions in jobs:
-        facts: dict[str, Any] = {}
         try:
-            decoder = open_video(path, clip.size)
-            meta: Any = decoder.metadata
-            start, end, rate = meta.begin_stream_seconds, meta.end_stream_seconds, float(meta.average_fps or 0)
-            facts |= {"frames": meta.num_frames, "seconds": round(end - start, 3), "frames_per_second": round(rate, 3)}
-            facts |= {"width": meta.width, "height": meta.height, "codec": meta.codec}
-            padding = int((clip_times(decoder, clip, 0.5) >= end - LAST_MOMENT).sum())
-            facts |= {"rotation": int(meta.rotation or 0), "padding": padding}
-            outcomes.append((_clips_of(decoder, path, clip, positions).numpy(), _row(path, **facts)))
+            clips, decoder, note = _read(path, clip, positions)
+            outcomes.append((clips.numpy(), _row(path, **_facts(path, decoder, clip, note))))
         except VideoError as error:
-            outcomes.append((None, _row(path, str(error).removeprefix(f"{path}: "), **facts)))
+            outcomes.append((None, _row(path, str(error).removeprefix(f"{path}: "))))
     return outcomes
+
+
+def _facts(path: str, decoder: VideoDecoder, clip: ClipConfig, note: str) -> dict[str, Any]:
+    """What the data report says of a video that was read."""
+    meta: Any = decoder.metadata
+    start, end, rate = meta.begin_stream_seconds, meta.end_stream_seconds, float(meta.average_fps or 0)
+    facts = {"frames": meta.num_frames, "seconds": round(end - start, 3), "frames_per_second": round(rate, 3)}
+    with suppress(RuntimeError, ValueError):  # a bare stream has no header
+        header: Any = VideoDecoder(path, seek_mode="approximate").metadata if note else meta
+        facts |= {"width": header.width, "height": header.height, "codec": header.codec}
+        facts |= {"rotation": int(header.rotation or 0)}
+    padding = int((clip_times(decoder, clip, 0.5) >= end - LAST_MOMENT).sum())
+    return facts | {"padding": padding, "note": note}
 
 
 def _row(path: str, reason: str = "", **facts: Any) -> dict[str, Any]:
