@@ -3,18 +3,19 @@
 Book: chapter 1, and the page on one's own videos.
 """
 
-import csv
 import hashlib
 import os
+import re
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable
 from functools import cache
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from footage import folders, tables
+from footage.tables import refuse
 from picojepa import require, store
 
 REQUIRED_COLUMNS = ("path", "label")
@@ -25,7 +26,6 @@ OPTIONAL_COLUMNS = ("split", "group", "labelled", "scene", *NOTED_COLUMNS)
 SPLITS = ("pretrain", "validation")
 MORE_SPLITS = ("validation-counter",)  # further videos to be asked about, of the stand-in
 VALIDATION_SHARE = 0.2  # of the videos of a class, where nobody has split them
-SUFFIXES = frozenset(".3gp .avi .flv .gif .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split())
 
 
 @cache
@@ -42,93 +42,141 @@ def paper_labelled() -> tuple[str, ...]:
     return tuple(paper_lists().labelled.dropna().index)
 
 
-def _refuse(where: Path, wrong: Iterable[object], message: str) -> None:
-    """Raise ValueError if anything is wrong; ``{}`` in the message stands for the first few of these things."""
-    found = [str(thing) for thing in wrong][:5]
-    require(not found, f"{where}: {message.replace('{}', ', '.join(found))}")
-
-
 def read_manifest(path: Path) -> pd.DataFrame:
-    """Read and check a CSV of videos.
-
-    Args:
-        path: with `REQUIRED_COLUMNS`, paths relative to the CSV, and maybe some of `OPTIONAL_COLUMNS`.
-
-    Returns:
-        One row per video with absolute paths, in the order of the file. Default of ``split``: `split_by_rule`; of
-        ``labelled``: all training videos, but only the paper's four classes if the list is of its ten.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: no table in UTF-8, no rows, a wrong column, cell, path, split or group; the message names it.
-    """
-    if not path.exists():
-        raise FileNotFoundError(f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV: path,label")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        require("\0" not in text, "there is a zero byte")
-        reader = csv.reader(StringIO(text), strict=True)
-        numbered = [(reader.line_num, row) for row in reader if row]
-    except (ValueError, csv.Error) as error:
-        raise ValueError(f"{path}: this is no table in UTF-8 ({error}); save it as CSV with commas") from error
-    require(len(numbered) > 1, f"{path}: the manifest lists no videos; add at least one row")
-    (_, header), *rows = numbered
-    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
-    _refuse(path, [c for c in header if c not in known], f"unknown column {{}}; known columns: {', '.join(known)}")
-    _refuse(path, [c for c in REQUIRED_COLUMNS if c not in header], "column {} is missing; add it to every line")
-    _refuse(path, [c for c in known if header.count(c) > 1], "column {} is named twice in the first line; remove one")
-    ragged = [f"line {line} has {len(row)} cells" for line, row in rows if len(row) != len(header)]
-    remedy = "put a cell that holds a comma into quotes, and keep the comma of an empty one"
-    _refuse(path, ragged, f"{{}}, the first line {len(header)}; {remedy}")
-    table = pd.DataFrame([row for _, row in rows], [line for line, _ in rows], header, dtype="str")
-    table = table.mask(table.apply(lambda column: column.str.strip() == ""))
-    blank = table[[*REQUIRED_COLUMNS]].isna().any(axis=1)
-    _refuse(path, table.index[blank], "line {}: empty path or label; fill it or remove the row")
-    if "labelled" in table:
-        said = table.labelled.str.lower().map({"true": True, "1": True, "false": False, "0": False})
-        _refuse(path, table.index[said.isna()], "line {}: labelled must be True or False")
-        table["labelled"] = said.astype(bool)
-    return _checked(table.reset_index(drop=True), path, path.parent)
+    """Read and check a list of videos; see `read_list`."""
+    return read_list(path)[0]
 
 
 def read_folder(folder: Path) -> pd.DataFrame:
-    """List the videos of a folder with one sub-folder per class, in the order of their names.
+    """List the videos of a folder with one sub-folder per class, in the order of their names; see `read_list`."""
+    return read_list(folder)[0]
+
+
+def read_list(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The videos of a folder or of a list, and remarks on how it was understood and what was passed over.
 
     Args:
-        folder: labels are the names of its sub-folders, which may have folders inside. Hidden files, and files
-            with another ending than `SUFFIXES`, are left out.
+        path: a folder with one sub-folder per class (`folders.read_classes`), or a table (`tables.read_table`) with
+            `REQUIRED_COLUMNS`, paths relative to it, and maybe some of `OPTIONAL_COLUMNS`. Of a pair such as
+            ``trainlist01.txt`` and ``testlist01.txt`` either names both. A list of moments, as Kinetics has it, is
+            matched with the files below its folder.
+
+    Returns:
+        One row per video with absolute paths, in the order of the list. Names are in one Unicode form. Default of
+        ``split``: `split_by_rule`; of ``labelled``: all training videos, but only the paper's four classes if the
+        list is of its ten.
 
     Raises:
-        ValueError: no sub-folder, one without videos, or a link that leaves the folder.
+        FileNotFoundError: there is no such file.
+        ValueError: no table, no rows, no sub-folders with videos, a wrong column, cell, path, split or group; the
+            message names it.
     """
-    kinds = {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
-    require(bool(kinds), f"{folder}: no sub-folders; make one for each class with its videos inside, or name a CSV")
-    files = sorted(p.relative_to(folder) for p in folder.glob("*/**/*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    videos = [path for path in files if path.parts[0] in kinds and not path.name.startswith(".")]
-    remedy = f"(known endings: {', '.join(sorted(SUFFIXES))}); add some, remove the sub-folder, or name a CSV"
-    _refuse(folder, sorted(kinds - {path.parts[0] for path in videos}), f"no videos inside {{}} {remedy}")
-    table = pd.DataFrame({"path": [path.as_posix() for path in videos], "label": [path.parts[0] for path in videos]})
-    return _checked(table, folder, folder)
+    if path.is_dir():
+        table, remarks = folders.read_classes(path)
+        return _checked(table, path, path), remarks
+    if not path.exists():
+        raise FileNotFoundError(f"no manifest at {path}; generate the stand-in (chapter 1) or write a CSV: path,label")
+    table, remarks = _with_counterpart(path)
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    if {*table} >= tables.MOMENT:
+        table, more = _moments(table, path)
+        remarks += more
+    refuse(path, [c for c in table if c not in known], f"unknown column {{}}; known columns: {', '.join(known)}")
+    refuse(path, [c for c in REQUIRED_COLUMNS if c not in table], "column {} is missing; add it to every line")
+    table = table.mask(table.apply(lambda column: column.str.strip() == ""))
+    blank = table[[*REQUIRED_COLUMNS]].isna().any(axis=1)
+    refuse(path, table.index[blank], "line {}: empty path or label; fill it or remove the row")
+    if "labelled" in table:
+        said = table.labelled.str.lower().map({"true": True, "1": True, "false": False, "0": False})
+        refuse(path, table.index[said.isna()], "line {}: labelled must be True or False")
+        table["labelled"] = said.astype(bool)
+    base = _base(path.parent, table.path)
+    if base != path.parent:
+        remarks.append(f"paths begin in {base}")
+    return _checked(table.reset_index(drop=True), path, base), remarks
+
+
+def _with_counterpart(path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of a list; of ``train...`` and ``test...`` or ``val...`` side by side those of both, with a split."""
+    known = (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS)
+    table, words = tables.read_table(path, known), "train|test|val(?:idation)?"
+    if "split" in table or {*table} >= tables.MOMENT or not re.search(words, path.stem):
+        return table, []
+    shape = re.compile(re.sub(words, f"({words})", re.escape(path.name), count=1))
+    beside = sorted(other for other in path.parent.iterdir() if shape.fullmatch(other.name))
+    splits = {other: folders.SPLIT_OF[shape.fullmatch(other.name)[1]] for other in beside}  # type: ignore[index]
+    if {*splits.values()} != {*SPLITS}:
+        return table, []
+    parts = [tables.read_table(other, known).assign(split=split) for other, split in splits.items()]
+    named = {
+        name: label for part in parts if "label" in part for name, label in zip(part.path, part.label, strict=True)
+    }
+    said = " and ".join(f"{other.name} ({splits[other]})" for other in beside)
+    return pd.concat(parts) if named else table, [f"read together: {said}"]
+
+
+def _moments(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of Kinetics' own list that have a file, with its path: ``ID_000001_000011.mp4`` or ``ID.mp4``."""
+    stems = {name.stem: name.as_posix() for name in folders.find_videos(path.parent)[0]}
+    span = table[["time_start", "time_end"]].apply(lambda column: pd.to_numeric(column, errors="coerce").fillna(-1))
+    names = [f"{i}_{int(s):06d}_{int(e):06d}" for i, s, e in zip(table.youtube_id, *map(span.get, span), strict=True)]
+    found = [stems.get(name) or stems.get(i) for name, i in zip(names, table.youtube_id, strict=True)]
+    labelled = table.get("label", pd.Series("", table.index)).str.strip() != ""
+    kept = pd.Series(found, table.index, dtype=object).notna() & labelled
+    remedy = "put the videos into its folder, named as tools/kinetics.py names them (ID_000001_000011.mp4)"
+    require(
+        bool(kept.any()),
+        f"{path}: a list of moments of YouTube videos, and none of its {len(table)} is there; {remedy}",
+    )
+    rest = len(table) - int(kept.sum())
+    columns = [column for column in (*REQUIRED_COLUMNS, *OPTIONAL_COLUMNS) if column in table]
+    matched = table.assign(path=found)[kept][["path", *(c for c in columns if c != "path")]]
+    return matched, [f"passed over: {rest} of {len(table)} moments, without a file or a label"] if rest else []
+
+
+def _base(folder: Path, names: pd.Series) -> Path:
+    """Where relative paths begin: at the list, or in a folder beside or above it if only there the first one is."""
+    first = next((name for name in names if not Path(name).is_absolute()), None)
+    near = [folder, folder.parent, *(p for p in (*folder.iterdir(), *folder.parent.iterdir()) if p.is_dir())]
+    return next((place for place in near if first and os.path.isfile(place / first)), folder)
+
+
+@cache
+def _names_in(folder: Path) -> dict[str, str]:
+    """The files below a folder by their names in one Unicode form."""
+    files = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
+    return {unicodedata.normalize("NFC", str(path)): str(path) for path in files}
+
+
+def _on_disk(folder: Path, name: str) -> str:
+    """The absolute path of a name, in the Unicode form that the disk has."""
+    path = os.path.realpath(folder / name)
+    if name.isascii() or os.path.exists(path):
+        return path
+    return _names_in(folder.resolve()).get(unicodedata.normalize("NFC", path), path)
 
 
 def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
-    """The table with absolute paths, split and labelled; raises as `read_manifest` says."""
+    """The table with absolute paths, split and labelled; raises as `read_list` says."""
     odd = [repr(name) for name in table.path if name.encode(errors="ignore").decode() != name]
-    _refuse(where, odd, "{} is no usable path; rename the file or remove it")
-    inside, paths = folder.resolve(), table.path.map(lambda name: os.path.realpath(folder / name))
+    refuse(where, odd, "{} is no usable path; rename the file or remove it")
+    inside, paths = folder.resolve(), table.path.map(lambda name: _on_disk(folder, name))
     away = table.path[[not Path(path).is_relative_to(inside) for path in paths]]
     remedy = "put the video (no link to it) into that folder, or the CSV into a folder that holds all videos"
-    _refuse(where, away, f"{{}} leads out of {inside}; {remedy}")
-    _refuse(where, table.path[paths.duplicated()], "listed twice: {}; remove one of the rows")
+    refuse(where, away, f"{{}} leads out of {inside}; {remedy}")
+    refuse(where, table.path[paths.duplicated()], "listed twice: {}; remove one of the rows")
+    for column in {"label", "group", "scene"} & {*table}:
+        table[column] = table[column].map(lambda name: unicodedata.normalize("NFC", name), na_action="ignore")
     if "split" not in table:
         table["split"] = split_by_rule(table)
+    table["split"] = table.split.map(lambda name: folders.SPLIT_OF.get(str(name).strip().lower(), name))
     unknown = sorted({*table.split.fillna("empty")} - {*SPLITS, *MORE_SPLITS})
-    _refuse(where, unknown, f"unknown split {{}}; known splits: {', '.join(SPLITS)}")
+    refuse(where, unknown, f"unknown split {{}}; known splits: {', '.join(SPLITS)}")
     bare = sorted({*table.label} - {*table.label[table.split == "pretrain"]})
-    _refuse(where, bare, "class without training videos: {}; add some or remove its validation videos")
+    refuse(where, bare, "class without training videos: {}; add some or remove its validation videos")
     if "group" in table:
         sides = table.groupby("group").split.nunique()
-        _refuse(where, sides.index[sides > 1], "group {} is in both splits; give it one, or remove the column split")
+        refuse(where, sides.index[sides > 1], "group {} is in both splits; give it one, or remove the column split")
     if "labelled" not in table:
         of_paper = {*paper_labelled()} <= {*table.label} <= {*paper_lists().index}
         table["labelled"] = (table.split == "pretrain") & (table.label.isin(paper_labelled()) | (not of_paper))

@@ -1,6 +1,7 @@
 """The videos of a build, the stand-in or one's own, and the clips of a whole list. Book: chapter 1."""
 
 import json
+import logging
 import os
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import numpy as np
 import pandas as pd
 
 import standin
-from footage.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_manifest  # noqa: F401
+from footage.lists import classes, for_the_book, labelled_classes, quarters, read_folder, read_list, read_manifest  # noqa: F401
 from footage.videos import UNREADABLE_LIMIT, VideoError, clip_times, decode_all, file_hash, open_video, read_clips  # noqa: F401
 from picojepa import store
 from picojepa.clips import Clips
 from picojepa.config import Settings
 
+log = logging.getLogger(__name__)
 DECODED = store.Stage("data.clips", version=1)
 
 
@@ -31,8 +33,11 @@ def source() -> Path | None:
 
 
 def own_videos(path: Path) -> pd.DataFrame:
-    """The list of one's own videos; errors are those of `read_folder`, `read_manifest` and `for_the_book`."""
-    return for_the_book(read_folder(path) if path.is_dir() else read_manifest(path), path)
+    """The list of one's own videos; errors are those of `read_list` and `for_the_book`."""
+    videos, remarks = read_list(path)
+    for remark in remarks:
+        log.info("%s: %s", path, remark)
+    return for_the_book(videos, path)
 
 
 def stand_in(settings: Settings) -> pd.DataFrame:
@@ -86,7 +91,8 @@ def data_report(clips: Clips) -> pd.DataFrame:
 
     Returns:
         Columns path, status (``read`` or ``unreadable``), reason, frames, seconds, frames_per_second, width, height (as
-        shown), codec, rotation (degrees, counter-clockwise), padding (frames of the centre clip that repeat the last).
+        shown), codec, rotation (degrees, counter-clockwise), padding (frames of the centre clip that repeat the last),
+        note (how it was read, where that was not the usual way).
     """
     if clips.folder is None:
         raise ValueError("these clips were not decoded from files; use those of load_clips")

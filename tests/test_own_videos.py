@@ -126,7 +126,9 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, provoked):
             "group anna is in both splits; give it one, or remove the column split",
         ),
         ("path,label\nx.mp4,a,b\n", r"line 2 has 3 cells, the first line 2; put a cell that holds a comma into quotes"),
-        ("path;label\nx.mp4;a\n", "unknown column path;label; known columns: path, label"),
+        ("path,label,grup\nx.mp4,a,b\n", "unknown column grup; known columns: path, label"),
+        ("where,what\nx,a\n", "the first line names no column that is known; known columns: path, label"),
+        ("x.mp4 a\ny.mp4 b c.d e\nz.mp4\n", "rows of 1 and of 2 words, and no first line that names columns"),
         ("path,label,label\nx.mp4,a,b\n", "column label is named twice in the first line; remove one"),
         ("path,label\nx.mp4,a\n\ny.mp4,\n", "line 4: empty path or label; fill it"),
         ("path,label,labelled\nx.mp4,a,maybe\n", "line 2: labelled must be True or False"),
@@ -197,7 +199,11 @@ def test_a_folder_is_a_list(tmp_path):
 
 @pytest.mark.parametrize(
     ("sizes", "message"),
-    [({}, "no sub-folders; make one for each class"), ({"a": 3, "b": 0}, r"no videos inside b \(known endings: .3gp")],
+    [
+        ({}, "no videos in sub-folders; make one for each class"),
+        ({"a": 0, "b": 0}, r"no videos in sub-folders \(passed over: 2 an empty folder\); make one for each class"),
+        ({"train": 3, "val": 2}, "train, val look like splits; put a folder for each class into each of them"),
+    ],
 )
 def test_a_folder_without_videos_is_refused(tmp_path, sizes, message, provoked):
     with pytest.raises(ValueError, match=message):
