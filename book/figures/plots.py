@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -23,15 +24,18 @@ import seaborn as sns
 import torch
 from IPython.display import HTML, DisplayHandle, Markdown
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from matplotlib.ticker import NullFormatter
 from pandas.io.formats.style import Styler
 from PIL import Image
 from sklearn.metrics import confusion_matrix
 from torchcodec.decoders import VideoDecoder
 from torchcodec.encoders import VideoEncoder
 
+from figures.fonts import use_fonts
 from footage.lists import paper_lists
 from picojepa import data, results
 from picojepa.checkpoints import read_metrics
@@ -57,7 +61,8 @@ NUMBER = r"([-+]?[\d.,]+(e[-+]?\d+)?%?)?"  # what stands right-aligned in a tabl
 
 
 def use_style() -> None:
-    """Set the book's figure style; every chapter calls it once."""
+    """Set the book's figure style, whatever the user's own; every chapter calls it once."""
+    matplotlib.rcdefaults()
     sns.set_theme(
         style="ticks",
         context="notebook",
@@ -69,6 +74,14 @@ def use_style() -> None:
             "axes.titlesize": "medium",
         },
     )
+    use_fonts()
+    pd.set_option("display.html.use_mathjax", False)  # a name may hold what begins a formula
+
+
+def plain_numbers(axis: Axis) -> None:
+    """Numbers of a logarithmic axis as they are: texts are not read as formulas, see `fonts.use_fonts`."""
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def pretty(name: str) -> str:
@@ -114,7 +127,8 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precisi
     """
     frame = (frame.reset_index() if any(frame.index.names) else frame).rename_axis(columns=None)
     shown = frame.map(lambda value: pretty(value) if isinstance(value, str) else value).rename(columns=pretty)
-    styler = shown.style.format({pretty(c): f for c, f in (formats or {}).items()}, precision=precision)
+    how = {pretty(c): f for c, f in (formats or {}).items()}
+    styler = shown.style.format(how, precision=precision, escape="html").format_index(escape="html", axis=1)
     cells = [
         {"selector": "th, td", "props": "padding: 0.15em 0.45em; text-align: right"},
         {"selector": "td", "props": "white-space: nowrap"},
@@ -128,7 +142,7 @@ def table(frame: pd.DataFrame, formats: Mapping[str, str] | None = None, precisi
             aside = {"selector": "", "props": "text-align: left; white-space: normal"}
             left[name] = [aside, {"selector": "td", "props": wrap}]
     styler = styler.set_table_styles(cells).set_table_styles(left, overwrite=False)
-    return styler.hide(axis="index").set_table_attributes('class="dataframe"')
+    return styler.hide(axis="index").set_table_attributes('class="dataframe mathjax_ignore"')
 
 
 def with_intervals(table: pd.DataFrame, decimals: int = 0) -> pd.DataFrame:
