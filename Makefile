@@ -13,7 +13,7 @@ ifneq ($(shell test -n "$$HOME" && test -w "$$HOME" && echo yes),yes)
 export HOME := $(CURDIR)/.venv/home
 endif
 
-.PHONY: help setup doctor test test-web lighthouse book lab lint mutants bench experiments reliability kinetics clean
+.PHONY: help setup doctor test test-web lighthouse book lab lint mutants bench classify experiments reliability kinetics clean
 .DEFAULT_GOAL := help
 
 help:  ## list these doors
@@ -47,8 +47,8 @@ book: $(STAMP)  ## run every notebook and build the book to _build/html; any war
 	$(BIN)/jupyter-book build book -W -n --keep-going
 	@echo "The book is at _build/html/index.html"
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter-lab --notebook-dir=book
+lab: $(STAMP)  ## open the notebooks in JupyterLab (ARGS="--no-browser --port 9999")
+	$(BIN)/jupyter-lab --notebook-dir=book $$(test $$(id -u) -ne 0 || echo --allow-root) $(ARGS)
 
 lint: $(STAMP)  ## style, types and spelling
 	@$(BIN)/ruff check .
@@ -62,6 +62,9 @@ mutants: $(STAMP)  ## break the package on purpose, one fault at a time, and sho
 bench: $(STAMP)  ## measure the published step and ours, training beside other work, and long lists: benchmarks/*.json
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.lists
+
+classify: $(STAMP)  ## ask the trained model about videos: make classify VIDEO="a.mp4 folder" (ARGS=--json)
+	@$(BIN)/python -m picojepa.classify $(VIDEO) $(ARGS)
 
 experiments: $(STAMP)  ## run the experiments behind the book and the studies of their encoders (hours)
 	$(BIN)/python -m evidence.experiments

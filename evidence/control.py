@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evidence.baselines import BASELINES
 from evidence.experiments import trained
 from evidence.gates import ask
 from evidence.pilot import QUESTIONS, SpreadingAlone
@@ -29,7 +30,6 @@ from evidence.supervision import supervised, supervision
 from picojepa import checkpoints, data, pretraining, probing, store
 from picojepa import config as configuration
 from picojepa.architecture import new_encoder
-from picojepa.baselines import BASELINES
 from picojepa.clips import Clips
 from picojepa.config import Settings
 from picojepa.features import load_encoder

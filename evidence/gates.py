@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from evidence import convolutions
+from evidence.baselines import BASELINES
 from evidence.readouts import mean_and_spread
 from picojepa import config as configuration
 from picojepa import data, probing, store
 from picojepa.architecture import new_encoder
-from picojepa.baselines import BASELINES
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.features import encode

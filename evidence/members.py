@@ -20,12 +20,12 @@ from sklearn.model_selection import StratifiedKFold
 from torch import Tensor, nn
 
 import standin
+from evidence.baselines import colour_histogram, frame_differences
 from evidence.experiments import run_of
 from footage import workers
 from footage.videos import read_clips
 from picojepa import data, ensemble, require, store
 from picojepa.architecture import new_encoder
-from picojepa.baselines import colour_histogram, frame_differences
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
 from picojepa.ensemble import PARTIALS, majority_vote, soft_vote

@@ -10,9 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from evidence import baselines
 from evidence.experiments import run_of
 from evidence.studies import Study
-from picojepa import baselines, data, ensemble, probing, tsne
+from picojepa import data, ensemble, probing, tsne
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings

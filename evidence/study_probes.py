@@ -20,10 +20,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
+from evidence import baselines
 from evidence.experiments import counted, run_of, scores_of
 from evidence.studies import Study
 from evidence.supervision import supervised
-from picojepa import baselines, data, probing
+from picojepa import data, probing
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings

@@ -6,7 +6,7 @@ list, Partial 1 to 4 from one quarter each.
 Book: chapter 6.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,10 @@ from picojepa import require, store
 from picojepa.architecture import Encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
-from picojepa.data import labelled_classes, quarters, read_clips
+from picojepa.data import labelled_classes, quarters
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
-from picojepa.machine import device, seeded
+from picojepa.machine import seeded
 from picojepa.probing import (
     PREDICTIONS,
     LinearHead,
@@ -156,10 +156,14 @@ def train_members(settings: Settings, clips: Clips, run: Path) -> dict[str, Line
             fitted = fit_members(clips, lambda rows: encodings(encoder, clips.centre[rows], config), config)
             weights = {f"{m}.{name}": x for m, head in fitted.items() for name, x in head.state_dict().items()}
             save_file(weights, result.folder / HEADS)
-    weights = load_file(result.folder / HEADS)
-    heads = {}
+    return load_heads(result.folder, settings.model.width, len(labelled_classes(clips.videos)))
+
+
+def load_heads(folder: Path, width: int, classes: int) -> dict[str, LinearHead]:
+    """The heads of General and the Partials from a folder that `train_members` made."""
+    weights, heads = load_file(folder / HEADS), {}
     for member in MEMBERS:
-        heads[member] = LinearHead(settings.model.width, len(labelled_classes(clips.videos))).eval()
+        heads[member] = LinearHead(width, classes).eval()
         heads[member].load_state_dict({name: weights[f"{member}.{name}"] for name in heads[member].state_dict()})
     return heads
 
@@ -218,24 +222,3 @@ def certainty_table(table: pd.DataFrame) -> pd.DataFrame:
     """Mean certainty in percent by class (rows) and member (columns). Source: pico-JEPA Table 3."""
     by_class = 100 * table.groupby(["label", "member"]).certainty.mean().unstack()
     return by_class[list(MEMBERS)]
-
-
-def classify_file(
-    path: str | Path, settings: Settings, encoder: Encoder, heads: dict[str, LinearHead], classes: Sequence[str]
-) -> pd.DataFrame:
-    """What each member (of `train_members`) and the votes say of any video file, in one encoder pass.
-
-    Returns one row per member and vote: answer, certainty, and the probability of every class.
-
-    Raises:
-        VideoError: the file can not be read.
-    """
-    clip = read_clips(path, settings.clip, [0.5]).numpy()  # (1, T, 3, H, W)
-    scores = member_scores(heads, encode(encoder.to(device()), clip))  # (5, 1, classes)
-    mean = soft_vote(scores[1:])  # (1, classes)
-    answers = [*scores.argmax(-1)[:, 0], majority_vote(scores[1:])[0], mean.argmax()]
-    members = pd.Index([*MEMBERS, *VOTES], name="member")
-    table = pd.DataFrame([*scores[:, 0], mean[0], mean[0]], members, list(classes))
-    table.insert(0, "certainty", table.to_numpy()[np.arange(len(table)), answers], allow_duplicates=True)
-    table.insert(0, "answer", [classes[i] for i in answers], allow_duplicates=True)  # a class may be called so
-    return table

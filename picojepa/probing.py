@@ -1,4 +1,4 @@
-"""What a frozen encoder knows: linear, attentive and nearest-neighbour probes, and their baselines.
+"""What a frozen encoder knows: linear, attentive and nearest-neighbour probes.
 
 Every probe returns per-video scores, so that each number can be recomputed from what is stored and
 two probes can be compared video by video.
@@ -23,7 +23,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
-from picojepa import baselines, require, store
+from picojepa import require, store
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
@@ -32,8 +32,6 @@ from picojepa.fitting import ProbeConfig, TrainingConfig, fit
 from picojepa.machine import device, seeded
 
 ENCODER = store.Stage("probing.encoder", version=1)
-BASELINES = store.Stage("probing.baselines", version=2)
-WITHOUT_NETWORK = ("colour histogram", "tiny pictures", "frame differences")  # names in `baselines.BASELINES`
 PREDICTIONS, ATTENTIVE = "predictions.csv", "attentive.safetensors"
 PENALTIES = (0.01, 0.1, 1, 10, 100)  # inverse strengths of the linear probe's penalty, to choose from
 
@@ -252,19 +250,6 @@ def probe_run(settings: Settings, clips: Clips, run: Path, task: Task) -> pd.Dat
     """Predictions of a pre-trained run beside the random-weights encoder of the same seed (see ``features``)."""
     folders = probed(settings, clips, task), probed(settings, clips, task, run)
     return pd.concat(map(read_predictions, folders), ignore_index=True)
-
-
-def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
-    """Predictions of a linear probe on features without a network, see `WITHOUT_NETWORK`, stored."""
-    with store.result(BASELINES, task_inputs(settings, clips, task)) as result:
-        if result.missing:
-            tables = []
-            for name in WITHOUT_NETWORK:
-                train, test = baselines.BASELINES[name](clips.centre[task.train], clips.centre[task.test])
-                scores = linear_probe(train, task.train_labels.numpy(), test)
-                tables.append(prediction_table(clips, task, scores, features=name, probe="linear"))
-            pd.concat(tables).to_csv(result.folder / PREDICTIONS, index=False)
-    return read_predictions(result.folder)
 
 
 def task_inputs(settings: Settings, clips: Clips, task: Task) -> dict[str, Any]:

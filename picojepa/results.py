@@ -1,4 +1,4 @@
-"""Putting it together: the paper's tables beside ours, and arithmetic checks of what it prints.
+"""Putting it together: the paper's tables beside ours.
 
 Book: chapter 8.
 """
@@ -24,53 +24,16 @@ def paper_total(column: str) -> int:
     return int(paper_lists()[column].sum())
 
 
-def nearest_count(percent: float, n: int) -> tuple[int, float]:
-    """The count k for which k / n comes nearest to a percentage, and the distance in percentage points."""
-    k = round(percent / 100 * n)
-    return k, abs(100 * k / n - percent)
-
-
-def paper_counts() -> pd.DataFrame:
-    """Right answers behind each cell of the paper's Table 2, by class and model."""
-    sizes = paper_lists().validation.dropna()
-    table = paper_table(2).loc[sizes.index]
-    return table.apply(lambda column: [nearest_count(p, n)[0] for p, n in zip(column, sizes, strict=True)]).astype(int)
-
-
-def paper_scores() -> pd.DataFrame:
-    """Accuracy with its Wilson interval over videos (percent) and n of each model in the paper's Table 2, pooled.
-
-    Source: pico-JEPA Table 2, as counts of videos. Book: chapter 8.
-    """
-    n = paper_total("validation")
-    return pd.DataFrame([{"model": model, **_score(k, n)} for model, k in paper_counts().sum().items()])
-
-
-def _score(k: int, n: int) -> dict[str, Any]:
+def score(k: int, n: int) -> dict[str, Any]:
     """Accuracy with its Wilson interval over videos (percent), and n."""
     low, high = stats.wilson(k, n)
     return {"accuracy": 100 * k / n, "low": 100 * low, "high": 100 * high, "n": n}
 
 
-def impossible_cells(tolerance: float = 0.005) -> pd.DataFrame:
-    """Cells of the paper's Table 2 that are, within rounding, no multiple of one video (granularity check, GRIM).
-
-    Source: Brown and Heathers 2017 for the check. Book: chapter 8.
-    """
-    rows: list[dict[str, Any]] = []
-    for label, n in paper_lists().validation.dropna().astype(int).items():
-        for model, percent in paper_table(2).loc[label].items():
-            k, distance = nearest_count(percent, n)
-            if distance > tolerance + 1e-9:
-                nearest = f"{k}/{n} = {100 * k / n:.2f}"
-                rows.append({"class": label, "model": model, "printed": percent, "nearest": nearest})
-    return pd.DataFrame(rows)
-
-
 def score_table(tables: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """Accuracy with its Wilson interval over videos (percent) and n, one row per group of a prediction table."""
     right = (tables.predicted == tables.label).groupby([tables[name] for name in by], sort=False).agg(["sum", "size"])
-    return right.apply(lambda row: pd.Series(_score(row["sum"], row["size"])), axis=1).astype({"n": int}).reset_index()
+    return right.apply(lambda row: pd.Series(score(row["sum"], row["size"])), axis=1).astype({"n": int}).reset_index()
 
 
 def table1(settings: Settings, clips: Clips) -> pd.DataFrame:

@@ -11,6 +11,7 @@ import torch
 from torch import distributed
 
 import standin
+from evidence import baselines
 from picojepa import ensemble, pretraining, probing
 from picojepa.clips import Clips
 from picojepa.config import Settings
@@ -54,7 +55,7 @@ def answer(settings: Settings, clips: Clips, run: Path, cache: Path) -> None:
     with quiet():
         task = probing.make_task(clips, classes(clips.videos))
         probing.probe_run(settings, clips, run, task)
-        probing.probe_baselines(settings, clips, task)
+        baselines.probe_baselines(settings, clips, task)
         ensemble.predictions(settings, clips, run)
 
 

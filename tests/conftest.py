@@ -22,6 +22,7 @@ from nbclient import NotebookClient
 from torchcodec.encoders import VideoEncoder
 
 import standin
+from evidence import baselines
 from picojepa import data, ensemble, pretraining, probing
 from picojepa.architecture import ModelConfig
 from picojepa.clips import ClipConfig, Clips
@@ -41,7 +42,7 @@ EVIDENCE = ("probes", "imagined", "committees", "experiments")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
     *("config", "store", "machine", "clips", "fitting", "features"),
-    *("jepa", "spreading", "published", "checkpoints", "baselines", "stats"),
+    *("jepa", "spreading", "published", "checkpoints", "classify", "stats"),
 )  # modules without a chapter
 SECONDS: dict[str, float] = {}
 
@@ -244,7 +245,7 @@ def pipelines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Si
                 tasks={"ten": ten, "four": four},
                 probes=probing.probe_run(settings, clips, run, ten),
                 probes_of_four=probing.probe_run(settings, clips, run, four),
-                baselines=probing.probe_baselines(settings, clips, ten),
+                baselines=baselines.probe_baselines(settings, clips, ten),
                 votes=ensemble.predictions(settings, clips, run),
                 heads=ensemble.train_members(settings, clips, run),
                 cache=Path(os.environ["PICOJEPA_CACHE"]),

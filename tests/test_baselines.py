@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from picojepa import baselines
+from evidence import baselines
 
 
 @pytest.fixture

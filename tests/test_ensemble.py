@@ -10,7 +10,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from picojepa import ensemble, features, store
+from picojepa import classify, ensemble, features, store
 from picojepa.architecture import new_encoder
 from picojepa.data import VideoError, quarters
 from picojepa.ensemble import MEMBERS, PARTIALS, TIE_RULES, VOTES
@@ -264,7 +264,7 @@ def test_a_validation_file_gets_its_stored_answer(pipelines):
     pipeline = pipelines[1]
     encoder = features.load_encoder(pipeline.run / "encoder.safetensors", pipeline.settings)
     row = pipeline.tasks["four"].test[7]
-    found = ensemble.classify_file(
+    found = classify.classify_file(
         pipeline.clips.videos.path[row], pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES
     )
     stored = pipeline.votes.groupby("member", sort=False).nth(7).set_index("member")
@@ -275,11 +275,11 @@ def test_a_validation_file_gets_its_stored_answer(pipelines):
 
 
 def test_a_file_is_encoded_once(pipelines, monkeypatch):
-    pipeline, encoded, encode = pipelines[1], [], ensemble.encode
-    monkeypatch.setattr(ensemble, "encode", lambda *a, **k: encoded.append(a) or encode(*a, **k))
+    pipeline, encoded, encode = pipelines[1], [], classify.encode
+    monkeypatch.setattr(classify, "encode", lambda *a, **k: encoded.append(a) or encode(*a, **k))
     encoder = new_encoder(pipeline.settings.model, pipeline.settings.grid, 0)
     for path in sorted((ROOT / "data" / "clips").glob("*.mp4"))[:2]:
-        found = ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)
+        found = classify.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)
         np.testing.assert_allclose(found[list(LABELLED_CLASSES)].sum(axis=1), 1, atol=1e-5)
     assert len(encoded) == 2
 
@@ -289,4 +289,4 @@ def test_a_file_that_is_no_video_is_refused(pipelines, tmp_path):
     path.write_text("not a video")
     encoder = new_encoder(pipeline.settings.model, pipeline.settings.grid, 0)
     with pytest.raises(VideoError, match=f"{path}: not readable as video"):
-        ensemble.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)
+        classify.classify_file(path, pipeline.settings, encoder, pipeline.heads, LABELLED_CLASSES)

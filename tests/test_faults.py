@@ -21,6 +21,7 @@ from test_machines import finish, until
 from test_own_videos import few
 
 import standin
+from evidence import baselines
 from picojepa import data, ensemble, pretraining, probing, store
 from picojepa.architecture import new_encoder
 from standin import StandInConfig
@@ -170,7 +171,7 @@ def answers(settings, clips, run) -> list[pd.DataFrame]:
     task = probing.make_task(clips, data.classes(clips.videos))
     return [
         probing.probe_run(settings, clips, run, task),
-        probing.probe_baselines(settings, clips, task),
+        baselines.probe_baselines(settings, clips, task),
         ensemble.predictions(settings, clips, run),
     ]
 
@@ -228,7 +229,7 @@ def one_by_one(settings, clips, run) -> list:
     return [
         partial(probing.probed, settings, clips, task),
         partial(probing.probed, settings, clips, task, run),
-        partial(probing.probe_baselines, settings, clips, task),
+        partial(baselines.probe_baselines, settings, clips, task),
         partial(ensemble.train_members, settings, clips, run),
         partial(ensemble.predictions, settings, clips, run),
     ]

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from evidence import control, gates, pilot, readouts
-from picojepa import baselines, data
+from evidence import baselines, control, gates, pilot, readouts
+from picojepa import data
 from picojepa.architecture import new_encoder
 from picojepa.clips import normalise
 from picojepa.jepa import JEPA

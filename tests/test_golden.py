@@ -24,6 +24,7 @@ from safetensors.torch import save_file
 from torchcodec.encoders import VideoEncoder
 
 import picojepa
+from evidence import baselines
 from footage import videos
 from picojepa import data, ensemble, machine, pretraining, probing, store
 from picojepa.architecture import new_encoder
@@ -76,10 +77,10 @@ Numbers = dict[str, float]
 def stages() -> dict[str, Stage]:
     """Every stage of the package and of the figures, by name."""
     found = {}
-    for room in (picojepa, figures):
-        for module in pkgutil.iter_modules(room.__path__, f"{room.__name__}."):
-            values = vars(importlib.import_module(module.name)).values()
-            found |= {value.name: value for value in values if isinstance(value, Stage)}
+    rooms = [pkgutil.iter_modules(room.__path__, f"{room.__name__}.") for room in (picojepa, figures)]
+    for name in (*(module.name for room in rooms for module in room), "evidence.baselines"):
+        values = vars(importlib.import_module(name)).values()
+        found |= {value.name: value for value in values if isinstance(value, Stage)}
     return found
 
 
@@ -176,7 +177,7 @@ def probed(folder: Path) -> Numbers:
 
 def compared(folder: Path) -> Numbers:
     clips = some_clips()
-    table = probing.probe_baselines(SHORT, clips, probing.make_task(clips, CLASSES))
+    table = baselines.probe_baselines(SHORT, clips, probing.make_task(clips, CLASSES))
     return of_answers(table, ["features", "probe"])
 
 

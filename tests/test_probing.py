@@ -16,8 +16,9 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from evidence import baselines
 from evidence.supervision import supervised
-from picojepa import baselines, probing, results, store
+from picojepa import probing, results, store
 from picojepa.features import encode, load_encoder
 from picojepa.fitting import ProbeConfig
 from picojepa.probing import AttentiveHead, LinearHead
@@ -271,7 +272,7 @@ def test_a_class_without_training_videos_is_refused(pipelines):
 
 BOTH = 2 * len(probing.PROBES)  # random weights and pre-trained
 TEN = len(CLASSES)
-PLAIN = len(probing.WITHOUT_NETWORK)
+PLAIN = len(baselines.WITHOUT_NETWORK)
 TABLES = {"probes": (BOTH * 5 * TEN, TEN), "probes_of_four": (BOTH * 20, 4), "baselines": (PLAIN * 5 * TEN, TEN)}
 
 
@@ -346,7 +347,7 @@ def test_tables_are_found_again(pipelines, monkeypatch):
         monkeypatch.setattr(probing, name, None)  # whoever computes again fails
     given = pipeline.settings, pipeline.clips
     pd.testing.assert_frame_equal(probing.probe_run(*given, pipeline.run, pipeline.tasks["ten"]), pipeline.probes)
-    pd.testing.assert_frame_equal(probing.probe_baselines(*given, pipeline.tasks["ten"]), pipeline.baselines)
+    pd.testing.assert_frame_equal(baselines.probe_baselines(*given, pipeline.tasks["ten"]), pipeline.baselines)
 
 
 def test_random_weights_are_asked_once_for_all_runs_of_a_seed(pipelines, monkeypatch, cache):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 import standin
+from evidence import arithmetic
 from footage.lists import paper_lists
 from picojepa import results, stats
 from picojepa.clips import Clips
@@ -16,7 +17,7 @@ from standin import CLASSES, LABELLED_CLASSES, StandInConfig
 
 
 def test_the_ensemble_of_the_paper_leads_by_one_video():
-    counts = results.paper_counts()
+    counts = arithmetic.paper_counts()
     assert counts["General"].tolist() == [28, 24, 27, 32]
     assert counts["majority vote"].tolist() == [33, 19, 26, 34]
     assert (counts["General"].sum(), counts["majority vote"].sum()) == (111, 112)
@@ -25,7 +26,7 @@ def test_the_ensemble_of_the_paper_leads_by_one_video():
 
 
 def test_the_papers_scores_are_shares_of_its_validation_videos():
-    scores = results.paper_scores().set_index("model")
+    scores = arithmetic.paper_scores().set_index("model")
     assert list(scores.index) == list(results.paper_table(2))
     assert set(scores.n) == {194}
     low, high = stats.wilson(112, 194)
@@ -40,7 +41,7 @@ def test_totals_of_the_papers_lists():
 
 
 def test_two_cells_of_the_paper_are_no_multiple_of_a_video():
-    found = results.impossible_cells()
+    found = arithmetic.impossible_cells()
     assert found.to_dict("records") == [
         {"class": "adjusting_glasses", "model": "Partial 2", "printed": 37.92, "nearest": "18/48 = 37.50"},
         {"class": "alligator_wrestling", "model": "Partial 2", "printed": 47.67, "nearest": "23/48 = 47.92"},
@@ -50,7 +51,7 @@ def test_two_cells_of_the_paper_are_no_multiple_of_a_video():
 def test_nearest_count_by_trying_all():
     for n in (48, 50):
         for percent in np.arange(0, 100.01, 0.37):
-            k, distance = results.nearest_count(percent, n)
+            k, distance = arithmetic.nearest_count(percent, n)
             tried = [abs(100 * c / n - percent) for c in range(n + 1)]
             assert distance == pytest.approx(min(tried))
             assert tried[k] == pytest.approx(min(tried))

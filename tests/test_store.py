@@ -38,13 +38,14 @@ LAYERS = {
     "checkpoints": {"clips", "config", "features", "fitting", "jepa", "machine", "store"},
     "pretraining": {"checkpoints", "clips", "config", "data", "fitting", "jepa", "machine", "masking", "published"}
     | {"store"},
-    "baselines": set(),
-    "probing": {"architecture", "baselines", "clips", "config", "features", "fitting", "machine", "store"},
+    "probing": {"architecture", "clips", "config", "features", "fitting", "machine", "store"},
     "ensemble": {"architecture", "clips", "config", "data", "features", "fitting", "machine", "probing"} | {"store"},
     "tsne": {"clips", "data"},
     "results": {"clips", "config", "ensemble", "probing", "stats", "store"},
+    "classify": {"architecture", "config", "data", "ensemble", "features", "machine", "pretraining", "probing", "stats"}
+    | {"store"},
 }
-OTHER_ROOMS = {"config": {"standin"}, "data": {"footage", "standin"}, "results": {"footage"}}
+OTHER_ROOMS = {"config": {"standin"}, "data": {"footage", "standin"}, "results": {"footage"}, "classify": {"footage"}}
 MODULES = sorted(path.stem for path in (ROOT / "picojepa").glob("*.py") if path.stem != "__init__")
 
 

@@ -12,7 +12,7 @@ import torch
 from conftest import ROOT
 from safetensors.torch import save_file
 
-from evidence import study_probes
+from evidence import baselines, study_probes
 from evidence.study_probes import (
     PLANNED,
     STUDIES,
@@ -26,7 +26,6 @@ from evidence.study_probes import (
     subset,
 )
 from evidence.supervision import supervised
-from picojepa import baselines
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.store import DATA

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 from safetensors.torch import load_file, save_file
 
+from evidence import baselines
 from evidence.control import MEAN
 from evidence.records import control
-from picojepa import baselines, data, pretraining, probing, store
+from picojepa import classify, data, ensemble, pretraining, probing, store
 from picojepa.architecture import new_encoder
 from picojepa.clips import Clips
 from picojepa.config import Settings, settings
@@ -81,6 +82,18 @@ def commit(run: Path, folder: Path = store.BUNDLED) -> Path:
     return to
 
 
+def ship_heads(base: Settings, clips: Clips, run: Path, folder: Path = classify.BUNDLED) -> None:
+    """Put the classifiers of chapter 6 on this run beside it, and how many held-out videos each member got right."""
+    ensemble.train_members(base, clips, run)
+    made = store.found(ensemble.FITTED, ensemble.member_inputs(base, clips, run))
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(made / ensemble.HEADS, folder / ensemble.HEADS)
+    table = ensemble.predictions(base, clips, run)
+    right = (table.predicted == table.label).groupby(table.member).sum().astype(int).to_dict()
+    known = {"run": run.name, "classes": data.labelled_classes(clips.videos), "right": right}
+    store.write_json(folder / classify.DOOR, known | {"n": int((table.member == ensemble.MEMBERS[0]).sum())})
+
+
 def thousands(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
@@ -120,7 +133,9 @@ def main() -> None:
     base = settings("laptop", "adapted")
     clips = data.load_clips(base)
     run = finished_run(base, clips)
-    found = facts(base, clips, run, commit(run), control())
+    committed = commit(run)
+    ship_heads(base, clips, committed)
+    found = facts(base, clips, run, committed, control())
     store.write_atomically(store.BUNDLED / "MODEL_CARD.md", TEMPLATE.format(**found))
     logging.info("written: %s", store.BUNDLED / "MODEL_CARD.md")
 

@@ -10,7 +10,7 @@ import pandas as pd
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from evidence import records
+from evidence import baselines, records
 from evidence.control import MEAN
 from picojepa import data, ensemble, pretraining, probing, results
 from picojepa.config import settings
@@ -66,7 +66,7 @@ def block() -> str:
     run = pretraining.run(base, clips)
     votes = ensemble.predictions(base, clips, run)
     task = probing.make_task(clips, CLASSES)
-    probes = pd.concat([probing.probe_run(base, clips, run, task), probing.probe_baselines(base, clips, task)])
+    probes = pd.concat([probing.probe_run(base, clips, run, task), baselines.probe_baselines(base, clips, task)])
     scores = results.score_table(probes, ["features", "probe"])
     scores["95 % interval"] = [f"{low:.1f}-{high:.1f}" for low, high in zip(scores.low, scores.high, strict=True)]
     scores["accuracy"] = scores.accuracy.map("{:.1f}".format)

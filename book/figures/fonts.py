@@ -45,8 +45,11 @@ def use_fonts() -> None:
     """
     matplotlib.rcParams["font.family"] = families()
     matplotlib.rcParams["text.parse_math"] = False
-    text.Text.set_text = _set_text
+    text.Text.set_text = _set_text  # type: ignore[method-assign, assignment]
 
 
-def _set_text(self: text.Text, words: object, original=text.Text.set_text) -> None:
-    original(self, words if words is None else readable(str(words)))
+_original = text.Text.set_text
+
+
+def _set_text(self: text.Text, words: object) -> None:
+    _original(self, words if words is None else readable(str(words)))

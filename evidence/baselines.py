@@ -8,11 +8,19 @@ Book: chapters 1 and 5.
 from collections.abc import Callable
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from threadpoolctl import threadpool_limits
 
+from picojepa import probing, store
+from picojepa.clips import Clips
+from picojepa.config import Settings
+from picojepa.probing import Task
+
+PROBED = store.Stage("probing.baselines", version=2)
+WITHOUT_NETWORK = ("colour histogram", "tiny pictures", "frame differences")  # names in `BASELINES`
 COMPONENTS = 128  # as many numbers as an encoder of the profile laptop gives
 
 
@@ -78,3 +86,16 @@ BASELINES: dict[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.nda
     "PCA of pixels": compressed(pixels),
     "PCA of frame differences": compressed(difference_films),
 }
+
+
+def probe_baselines(settings: Settings, clips: Clips, task: Task) -> pd.DataFrame:
+    """Predictions of a linear probe on features without a network, see `WITHOUT_NETWORK`, stored."""
+    with store.result(PROBED, probing.task_inputs(settings, clips, task)) as result:
+        if result.missing:
+            tables = []
+            for name in WITHOUT_NETWORK:
+                train, test = BASELINES[name](clips.centre[task.train], clips.centre[task.test])
+                scores = probing.linear_probe(train, task.train_labels.numpy(), test)
+                tables.append(probing.prediction_table(clips, task, scores, features=name, probe="linear"))
+            pd.concat(tables).to_csv(result.folder / probing.PREDICTIONS, index=False)
+    return probing.read_predictions(result.folder)
