@@ -40,9 +40,9 @@ if ! python=$(find_python "venv, ensurepip"); then
         fail "no Python 3.11, 3.12 or 3.13 with the venv module (on Debian: sudo apt-get install python3-venv); or name one: make PYTHON=/path/to/python3 ..."
 fi
 
-# A virtual environment whose scripts name another folder was moved or copied: start anew.
-case "$(head -n 1 .venv/bin/pip 2>/dev/null)" in
-    "#!$PWD/.venv/bin/"*) ;;
+# A virtual environment that was made for another folder was moved or copied: start anew.
+case "$(cat .venv/pyvenv.cfg 2>/dev/null)" in
+    *" $PWD/.venv") ;;
     *) "$python" -m venv --clear .venv ;;
 esac
 mkdir -p .venv/home .venv/etc/ipython
