@@ -17,10 +17,13 @@ rectangle, since sixteen cells are too few for a union of several. Two of the si
 Book: the page on experiments.
 """
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import combinations, product
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -30,7 +33,8 @@ from torch import Tensor
 
 from evidence.effects import contrast
 from evidence.experiments import trained
-from evidence.trials import Trial
+from evidence.trials import TRIALS as FOLDER
+from evidence.trials import Trial, path_of, score
 from picojepa.config import Settings
 from picojepa.jepa import JEPA
 from picojepa.masking import Mask
@@ -157,3 +161,34 @@ def table(scores: np.ndarray, rows: Sequence[Mapping[str, int]]) -> pd.DataFrame
         line = {"effect": name, "points": effect.points, "low": low, "high": high, "error": effect.error}
         lines.append(line | {"p": effect.p, "p (Holm)": p, "verdict": effect.verdict(p), "seen": effect.seen})
     return pd.DataFrame(lines).set_index("effect")
+
+
+def finished(folder: Path = FOLDER) -> list[dict[str, Any]]:
+    """The cards of all 64 runs, or of the first half while the second is not complete.
+
+    Raises:
+        FileNotFoundError: not even the first half is there; the message names the command.
+    """
+    paths = [path_of(trial, folder) for trial in TRIALS]
+    there = [path.is_file() for path in paths]
+    count = next((n for n in (len(TRIALS), len(TRIALS) // 2) if all(there[:n])), 0)
+    if not count:
+        raise FileNotFoundError(f"{sum(there)} cards in {folder}; `python -m evidence.trials factorial` makes the rest")
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths[:count]]
+
+
+def effects_of(cards: Sequence[Mapping[str, Any]], share: float = 1.0, question: str = "action") -> pd.DataFrame:
+    """See `table`: effects on the mean of the four readouts with a share of the labels."""
+    return table(np.array([score(card, question, share) for card in cards]), [card["levels"] for card in cards])
+
+
+def runs_of(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """One row for each run: levels in words, accuracy (%) with all labels and with a tenth, and signs of collapse."""
+    rows = []
+    for card in cards:
+        levels = {name: FACTORS[name][card["levels"][name] > 0] for name in FACTORS}
+        scores = {"accuracy": 100 * score(card).mean(), "a tenth": 100 * score(card, share=0.1).mean()}
+        course = card["course"]
+        signs = {"RankMe": course["effective_rank"][-1], "LiDAR": card["lidar"], "last loss": course["loss"][-1]}
+        rows.append(levels | scores | signs | {"similarity": course["similarity"][-1]})
+    return pd.DataFrame(rows)

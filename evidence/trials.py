@@ -79,7 +79,7 @@ def lidar(features: Tensor) -> float:
     Directions in which the clips of one video differ are divided by how much they do, as in linear discriminant
     analysis; between 1 and D.
 
-    Source: Thilak et al. 2023 (LiDAR).
+    Source: Thilak et al. 2024 (LiDAR).
     """
     features = features.double()
     centres = features.mean(1)  # (n, D)

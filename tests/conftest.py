@@ -38,7 +38,7 @@ BUNDLED = ROOT / "data" / "clips" / "manifest.csv"
 LEVEL = 4  # difference in brightness between two frames of a ramp
 CHAPTERS = ("data", "masking", "architecture", "pretraining", "probing", "ensemble", "tsne", "results")
 GUIDE = "field_guide"  # chapter 4b
-EVIDENCE = ("probes", "imagined", "committees", "experiments")
+EVIDENCE = ("learns", "probes", "imagined", "committees", "experiments", "people")
 APPENDICES = (GUIDE, *EVIDENCE, "scaling", "reliability", "execution")  # without a module
 HELPERS = (
     *("config", "store", "machine", "clips", "fitting", "features"),
