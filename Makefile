@@ -47,8 +47,9 @@ book: $(STAMP)  ## run every notebook and build the book to _build/html; any war
 	$(BIN)/jupyter-book build book -W -n --keep-going
 	@echo "The book is at _build/html/index.html"
 
-lab: $(STAMP)  ## open the notebooks in JupyterLab (ARGS="--no-browser --port 9999")
-	$(BIN)/jupyter-lab --notebook-dir=book $$(test $$(id -u) -ne 0 || echo --allow-root) $(ARGS)
+lab: $(STAMP)  ## open copies of the chapters, made for it, in JupyterLab (ARGS="--no-browser --port 9999")
+	@$(BIN)/python -m tools.lab_copies
+	$(BIN)/jupyter-lab --notebook-dir=. --LabApp.default_url=/lab/tree/lab/01_data.ipynb $$(test $$(id -u) -ne 0 || echo --allow-root) $(ARGS)
 
 lint: $(STAMP)  ## style, types and spelling
 	@$(BIN)/ruff check .

@@ -14,7 +14,17 @@ import yaml
 from conftest import APPENDICES, CHAPTERS, GUIDE, HELPERS, ROOT, notebook_path
 
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
-NOT_OURS = {".git", ".venv", "_build", "cache", "kinetics", "__pycache__", ".ipynb_checkpoints", "picojepa.egg-info"}
+NOT_OURS = {
+    ".git",
+    ".venv",
+    "_build",
+    "lab",
+    "cache",
+    "kinetics",
+    "__pycache__",
+    ".ipynb_checkpoints",
+    "picojepa.egg-info",
+}
 LARGE = {"book/third_party/mathjax/tex-chtml-full.js"}
 MODULES = sorted((ROOT / "picojepa").glob("*.py"))
 ROOMS = ("book", "picojepa", "footage", "standin", "evidence", "benchmarks", "data", "tests", "tools")

@@ -97,6 +97,10 @@ def end(app, exception) -> None:
     if exception is not None or app._warncount:
         return
     shutil.copyfile(*marks(app))
+    from tools import lab_copies  # takes a second, and most builds do not come so far
+
+    values = lab_copies.glued(marks(app)[0].parent / "executed")
+    lab_copies.write_copies(Path(app.outdir) / "_sources", values, {}, overwrite=True)  # what the pages' button serves
     runs = {page: NbMetadataCollector.get_exec_data(app.env, page) or {} for page in sorted(app.env.found_docs)}
     seconds = {page: run["runtime"] for page, run in runs.items() if run.get("runtime")}
     lines = [f"{page:<20}{taken:8.0f} s" for page, taken in [*seconds.items(), ("all pages", sum(seconds.values()))]]
