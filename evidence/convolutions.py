@@ -3,6 +3,8 @@
 Letters: B clips, C channels, T frames, H, W pixels.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -24,7 +26,7 @@ class Block(nn.Module):
 
     def __init__(self, entering: int, leaving: int) -> None:
         super().__init__()
-        space = {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "bias": False}
+        space: dict[str, Any] = {"kernel_size": (1, 3, 3), "padding": (0, 1, 1), "bias": False}
         self.body = nn.Sequential(
             *(nn.Conv3d(entering, leaving, stride=(1, 2, 2), **space), nn.BatchNorm3d(leaving), nn.ReLU()),
             *(nn.Conv3d(leaving, leaving, (3, 1, 1), padding=(1, 0, 0), bias=False), nn.BatchNorm3d(leaving)),

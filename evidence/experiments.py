@@ -74,7 +74,7 @@ def stills(clips: Clips) -> Clips:
     return replace(clips, training=training, digest=store.digest([clips.digest, "stills"]))
 
 
-def trained(settings: Settings, **changes: object) -> Settings:
+def trained(settings: Settings, **changes: Any) -> Settings:
     """Settings with some of the training's numbers changed."""
     return replace(settings, training=replace(settings.training, **changes))
 
@@ -84,7 +84,7 @@ def published(settings: Settings, *switches: str) -> Settings:
     return trained(as_published(settings, *switches), precision=settings.training.precision)
 
 
-def fine_grid(settings: Settings, **mask: object) -> Settings:
+def fine_grid(settings: Settings, **mask: Any) -> Settings:
     """A grid of 8x8 cells in place of 4x4; each clip costs over four times more, so a third of them is seen."""
     finer = replace(settings, model=replace(settings.model, patch=settings.model.patch // 2))
     return trained(finer, clips=settings.training.clips // 3, mask=replace(settings.training.mask, **mask))

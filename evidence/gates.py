@@ -118,7 +118,13 @@ def supervised(clips: Clips, question: str, seen: int) -> list[int]:
 def row(question: str, features: str, right: list[int], split: str = "validation") -> dict[str, Any]:
     """One line of the report, with the limits where there are some."""
     low, high = wilson(sum(right), len(right))
-    found = {"question": question, "features": features, "split": split, "right": sum(right), "n": len(right)}
+    found: dict[str, Any] = {
+        "question": question,
+        "features": features,
+        "split": split,
+        "right": sum(right),
+        "n": len(right),
+    }
     found |= {"accuracy": 100 * np.mean(right), "low": 100 * low, "high": 100 * high}
     if limits := LIMITS.get((question, features)) if split == "validation" else None:
         found |= {"limits": limits, "held": bool(limits[0] <= found["accuracy"] <= limits[1])}

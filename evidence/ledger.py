@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 
-from evidence import runs
+from evidence import factorial, runs
 from evidence.records import CARDS, FIRST, STUDIES, committed_cards, primary_measure
 from picojepa import stats
 from picojepa.stats import LEVEL, holm, seed_interval
@@ -164,6 +164,21 @@ def claimed(_: Path, studies: Path, study: str, place: str, test: str) -> dict[s
     return over_seeds(values, test, loaded(len(values)))
 
 
+def of_factorial(_: Path, __: Path, name: str, sign: str, trials: Path | None = None) -> dict[str, Any]:
+    """What a choice of the factorial does: the other way less the first one, or with sign -1 the first less the other.
+
+    Its p is as it is; the ledger corrects it in the claim's family.
+    """
+    cards = factorial.finished(*filter(None, [trials]))
+    found, way = factorial.effects_of(cards).loc[name], int(sign)
+    low, high = sorted((way * found.low, way * found.high))
+    one, other = factorial.FACTORS[name][::way]
+    test = f"mean of four readouts, {name}: {other} - {one}"
+    videos = cards[0]["answers"]["action, k-NN, 1.0"]["n"]
+    over = f"{len(cards)} runs x {videos:,} videos (loaded, stand-in)".replace(",", " ", 1)
+    return {**claim("", "", test, (way * found.points, low, high), over), "p": float(found.p)}
+
+
 def loaded(seeds: int) -> str:
     """What a row from cards speaks about."""
     return f"{seeds} seed{'s' if seeds > 1 else ''} (loaded, stand-in)"
@@ -174,6 +189,7 @@ EVIDENCE: dict[str, Callable[..., dict[str, Any]]] = {
     "experiment": compared,
     "reversed": partial(compared, sign=-1),
     "gate": gated,
+    "factorial": of_factorial,
     "lead": led,
     "study": claimed,
     "text": lambda cards, studies, why: NOT_RUN | {"tested here as": why},

@@ -33,8 +33,9 @@ PILOT = store.DATA / "pilot.csv"
 CLIPS = 12_000  # of a short run: 375 steps
 SEEDS = (0,)  # of the weights, the masks and the order of the videos
 QUESTIONS = ("action", "scene", "travel")
-VC, SIG = {"spreading": "variance-covariance"}, {"spreading": "SIGReg"}
-CENTRED = {"target": "minus clip mean"}
+VC: dict[str, Any] = {"spreading": "variance-covariance"}
+SIG: dict[str, Any] = {"spreading": "SIGReg"}
+CENTRED: dict[str, Any] = {"target": "minus clip mean"}
 COARSE = 16  # pixels of the larger patches
 HALF = MaskConfig(ratio=0.5)
 ALONE = ", nothing predicted"  # ends the name of a try that only spreads its features
@@ -56,7 +57,7 @@ def coarse(settings: Settings, change: Callable[[Settings], Settings] = lambda s
     return change(replace(settings, model=replace(settings.model, patch=COARSE)))
 
 
-def adapted(settings: Settings, model: Mapping[str, Any] | None = None, **training: object) -> Settings:
+def adapted(settings: Settings, model: Mapping[str, Any] | None = None, **training: Any) -> Settings:
     """The recipe of this name with coarse patches, but for what is named of its model and its training."""
     base = config.adapted(coarse(settings))
     return trained(replace(base, model=replace(base.model, **(model or {}))), **training)

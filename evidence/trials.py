@@ -94,7 +94,7 @@ def lidar(features: Tensor) -> float:
 
 def packed(right: np.ndarray) -> str:
     """Right answers, bool (n,), as text: eight videos a byte, base64."""
-    return base64.b64encode(np.packbits(right)).decode()
+    return base64.b64encode(np.packbits(right).tobytes()).decode()
 
 
 def unpacked(text: str, n: int) -> np.ndarray:
