@@ -29,6 +29,7 @@ from picojepa import config, data, pretraining, probing, store
 from picojepa.architecture import Encoder, new_encoder
 from picojepa.clips import Clips, label_numbers
 from picojepa.config import Settings
+from picojepa.data import read_clips
 from picojepa.features import encode, load_encoder
 
 PEOPLE = store.DATA / "people"
@@ -84,6 +85,8 @@ def answers(settings: Settings, clips: Clips, bundled: Path) -> dict[str, dict[s
 
     kinds = {"pre-trained on the stand-in": [load_encoder(bundled / "encoder.safetensors", settings)]}
     kinds["random weights"] = [new_encoder(settings.model, settings.grid, seed) for seed in RANDOM_SEEDS]
+    first = [read_clips(path, settings.clip, [0.0])[0, 0].numpy().ravel() for path in clips.videos.path]
+    frames = np.stack(first) / 255  # of each video, not of its centre clip
     frozen = {kind: [pooled(encoder, clips, slices) for encoder in of] for kind, of in kinds.items()}
     for person, (train, test) in folds(clips).items():
         log.info("left out: %s", person)
@@ -96,7 +99,6 @@ def answers(settings: Settings, clips: Clips, bundled: Path) -> dict[str, dict[s
         for name in WITHOUT_NETWORK:
             given = BASELINES[name](clips.centre[train], clips.centre[test])
             read(name, person, *given, labels[train], labels[test])
-        frames = clips.centre[:, 0].reshape(len(clips.centre), -1) / 255
         near = probing.knn_probe(frames[train], labels[train], frames[test], 1).argmax(1)
         note(f"{FIRST_FRAME}, nearest neighbour", person, near == labels[test])
     return found
