@@ -174,6 +174,8 @@ def pretrain(
                 recorder.record(step, model, facts)
                 if (step + 1) % config.checkpoint_every == 0:
                     save_checkpoint(folder, model, optimizer, step + 1, settings)
+    except KeyboardInterrupt as stopped:
+        raise KeyboardInterrupt("stopped; run this again, and it goes on from its last checkpoint") from stopped
     except FloatingPointError as error:
         remedy = "lower training.learning_rate, or look at the videos of this step"
         raise FloatingPointError(f"{error}; the last good checkpoint is in {folder}; {remedy}") from error

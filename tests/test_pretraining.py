@@ -317,7 +317,7 @@ def test_an_interrupted_run_continues_bit_by_bit(tiny, noise, tmp_path, monkeypa
     whole = run(tiny, noise, tmp_path / "whole")
     with monkeypatch.context() as patch:
         interrupt_after(patch, after)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="run this again, and it goes on from its last checkpoint"):
             run(tiny, noise, tmp_path / "broken")
     seen, make = [], pretraining.training_batch
     monkeypatch.setattr(pretraining, "training_batch", lambda step, *rest: seen.append(step) or make(step, *rest))
