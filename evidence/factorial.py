@@ -189,6 +189,23 @@ def runs_of(cards: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
         levels = {name: FACTORS[name][card["levels"][name] > 0] for name in FACTORS}
         scores = {"accuracy": 100 * score(card).mean(), "a tenth": 100 * score(card, share=0.1).mean()}
         course = card["course"]
-        signs = {"RankMe": course["effective_rank"][-1], "LiDAR": card["lidar"], "last loss": course["loss"][-1]}
+        signs = {"RankMe": course["effective_rank"][-1], "LiDAR": card["lidar"], "spread": course["spread"][-1]}
+        signs |= {"last loss": course["loss"][-1]}
         rows.append(levels | scores | signs | {"similarity": course["similarity"][-1]})
     return pd.DataFrame(rows)
+
+
+def effect_within(
+    cards: Sequence[Mapping[str, Any]], name: str, given: Mapping[str, int], share: float = 1.0
+) -> tuple[float, float, float]:
+    """What a choice does in the runs with given levels of others: points and the ends of the 95 % interval.
+
+    The noise is learned from all runs, so it is approximate where groups are not equally noisy.
+    """
+    rows = [card["levels"] for card in cards]
+    signs = columns(rows)
+    inside = np.array([all(row[key] == level for key, level in given.items()) for row in rows])
+    scores = np.array([score(card, share=share) for card in cards])
+    design = np.column_stack([np.ones(len(rows)), signs])
+    effect = contrast(scores, signs[name] * inside / (inside.sum() / 2), design)
+    return effect.points, *effect.interval()
