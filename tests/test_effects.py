@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from evidence import effects, factorial
+from evidence import effects, factorial, trials
 from evidence.effects import contrast, difference
+from evidence.readouts import READOUTS
 
 
 def simulated(rng, lead, runs=6, videos=300, run_noise=0.02, shared=0.1):
@@ -79,6 +80,22 @@ def test_contrast_of_a_factorial_finds_what_was_put_in():
     assert off.abs().max() < 3.5
     assert np.sqrt((off**2).mean()) < 1.5
     assert (found.verdict[["spreading term", "target", "target x spreading term"]] == effects.SUPPORTED).all()
+
+
+def test_an_effect_in_the_company_of_another():
+    """The term gives 4 points with one target and 16 with the other, as put in."""
+    rng, rows = np.random.default_rng(4), factorial.design()
+    cards = []
+    for row in rows:
+        chance = 0.3 + row["spreading term"] * (0.05 + 0.03 * row["target"]) + rng.normal(0, 0.005)
+        bits = [trials.packed(rng.random(2000) < chance) for _ in READOUTS]
+        answers = {f"action, {r}, 1.0": {"n": 2000, "by_video": b} for r, b in zip(READOUTS, bits, strict=True)}
+        cards.append({"levels": row, "answers": answers})
+    for level, wanted in ((-1, 4), (1, 16)):
+        points, low, high = factorial.effect_within(cards, "spreading term", {"target": level})
+        assert points == pytest.approx(wanted, abs=0.8)
+        assert low < points < high
+        assert high - low < 2
 
 
 def test_a_design_that_leaves_nothing_is_refused():
