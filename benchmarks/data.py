@@ -22,9 +22,10 @@ from benchmarks.processes import published_clip
 from benchmarks.steps import seconds
 from picojepa import config, store
 from picojepa.architecture import new_encoder
+from picojepa.classify import classify_file
 from picojepa.clips import ClipConfig
 from picojepa.data import read_clips
-from picojepa.ensemble import HEADS, MEMBERS, classify_file
+from picojepa.ensemble import HEADS, MEMBERS
 from picojepa.features import load_encoder
 from picojepa.probing import LinearHead
 from standin import LABELLED_CLASSES

@@ -54,7 +54,7 @@ def cold(encoder: str, heads: str, path: str) -> str:
         state = {name: weights[f"{member}.{name}"] for name in members[member].state_dict()}
         members[member].load_state_dict(state)
     model = load_encoder(Path(encoder), settings)
-    return str(ensemble.classify_file(path, settings, model, members, LABELLED_CLASSES).answer.to_dict())
+    return str(classify.classify_file(path, settings, model, members, LABELLED_CLASSES).answer.to_dict())
 
 
 if __name__ == "__main__":

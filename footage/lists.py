@@ -170,7 +170,7 @@ def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     if "split" not in table:
         table["split"] = split_by_rule(table)
     table["split"] = table.split.map(lambda name: folders.SPLIT_OF.get(str(name).strip().lower(), name))
-    unknown = sorted({*table.split.fillna("empty")} - {*SPLITS, *MORE_SPLITS})
+    unknown = sorted({*table.split.astype(object).fillna("empty")} - {*SPLITS, *MORE_SPLITS})
     refuse(where, unknown, f"unknown split {{}}; known splits: {', '.join(SPLITS)}")
     bare = sorted({*table.label} - {*table.label[table.split == "pretrain"]})
     refuse(where, bare, "class without training videos: {}; add some or remove its validation videos")

@@ -157,7 +157,7 @@ def test_every_page_is_run_again_with_ones_own_videos_and_when_they_change(
 
 
 @pytest.mark.parametrize(
-    ("named", "message"), [("nowhere", "nowhere: nothing there"), ("", "no sub-folders; make one")]
+    ("named", "message"), [("nowhere", "nowhere: nothing there"), ("", "no videos in sub-folders; make one")]
 )
 def test_a_build_is_refused_in_one_line(tmp_path, monkeypatch, named, message):
     monkeypatch.setenv("PICOJEPA_DATA", str(tmp_path / named))
@@ -176,7 +176,9 @@ def app(tree, executed, monkeypatch):
     config = SimpleNamespace(execution_cache_path=str(executed))
     env = SimpleNamespace(found_docs={"01_data", "index"}, mystnb_config=config)
     (tree / "_build/.doctrees").mkdir()
-    return SimpleNamespace(env=env, doctreedir=str(tree / "_build/.doctrees"), _warncount=0)
+    return SimpleNamespace(
+        env=env, doctreedir=str(tree / "_build/.doctrees"), outdir=str(tree / "_build/html"), _warncount=0
+    )
 
 
 def read_anew(app) -> int:

@@ -84,7 +84,7 @@ def test_of_the_papers_classes_its_four_are_labelled(tmp_path):
         ("path,label\n", "lists no videos; add at least one row"),
         ("", "(lists no videos|is empty).*add"),
         ("path,label\nx.mp4,archery\nx.mp4,archery\n", "listed twice: x.mp4; remove one of the rows"),
-        ("path,label,split\nx.mp4,archery,test\n", "unknown split test; known splits: pretrain, validation"),
+        ("path,label,split\nx.mp4,archery,third\n", "unknown split third; known splits: pretrain, validation"),
         ("path,label,split\nx.mp4,archery,\n", "unknown split empty; known splits: pretrain, validation"),
         (
             "path,label,split\nx.mp4,archery,pretrain\ny.mp4,juggling,validation\n",

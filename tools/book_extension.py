@@ -97,7 +97,8 @@ def end(app, exception) -> None:
     if exception is not None or app._warncount:
         return
     shutil.copyfile(*marks(app))
-    import lab_copies  # beside this; takes a second, and most builds do not come so far
+    sys.path.append(str(ROOT))  # Sphinx has loaded this file by itself
+    from tools import lab_copies  # takes a second, and most builds do not come so far
 
     values = lab_copies.glued(marks(app)[0].parent / "executed")
     lab_copies.write_copies(Path(app.outdir) / "_sources", values, {}, overwrite=True)  # what the pages' button serves
