@@ -44,6 +44,7 @@ def cold(encoder: str, heads: str, path: str) -> str:
     from safetensors.torch import load_file
 
     from picojepa import config, ensemble
+    from picojepa.classify import classify_file
     from picojepa.features import load_encoder
     from picojepa.probing import LinearHead
     from standin import LABELLED_CLASSES
@@ -54,7 +55,7 @@ def cold(encoder: str, heads: str, path: str) -> str:
         state = {name: weights[f"{member}.{name}"] for name in members[member].state_dict()}
         members[member].load_state_dict(state)
     model = load_encoder(Path(encoder), settings)
-    return str(classify.classify_file(path, settings, model, members, LABELLED_CLASSES).answer.to_dict())
+    return str(classify_file(path, settings, model, members, LABELLED_CLASSES).answer.to_dict())
 
 
 if __name__ == "__main__":
