@@ -166,7 +166,8 @@ def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     refuse(where, away, f"{{}} leads out of {inside}; {remedy}")
     refuse(where, table.path[paths.duplicated()], "listed twice: {}; remove one of the rows")
     for column in {"label", "group", "scene"} & {*table}:
-        table[column] = table[column].map(lambda name: unicodedata.normalize("NFC", name), na_action="ignore")
+        one_form = table[column].map(lambda name: unicodedata.normalize("NFC", name), na_action="ignore")
+        table[column] = one_form.astype("str")  # also where no cell is filled
     if "split" not in table:
         table["split"] = split_by_rule(table)
     table["split"] = table.split.map(lambda name: folders.SPLIT_OF.get(str(name).strip().lower(), name))

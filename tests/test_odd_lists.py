@@ -75,6 +75,12 @@ def test_two_columns_that_may_be_the_path_are_refused(tmp_path, provoked):
     provoked("a list with a mistake", "reading lists")
 
 
+def test_a_column_without_a_single_word_is_as_if_it_were_not_there(tmp_path):
+    table, _ = listed(tmp_path, "path,label,group\n" + rows("{i}.mp4,{label},"))
+    assert table.group.isna().all()
+    assert {*table.split} == {"pretrain", "validation"}
+
+
 def test_words_of_splits(tmp_path):
     table, _ = listed(
         tmp_path, "path,label,split\n" + rows("{i}.mp4,{label},train").replace("7.mp4,Gruß,train", "7.mp4,Gruß,Test")

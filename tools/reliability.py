@@ -52,7 +52,7 @@ def main() -> int:
     """Run the tests, write the record; not 0 if a test failed."""
     with tempfile.TemporaryDirectory(prefix="reliability-") as folder:
         report = Path(folder) / "report.xml"
-        command = [sys.executable, "-m", "pytest", "-q", "-m", "fault", f"--junitxml={report}"]
+        command = [sys.executable, "-m", "pytest", "-q", "-m", "fault", "-n", "2", f"--junitxml={report}"]
         code = subprocess.run(command, cwd=ROOT).returncode
         found = records.surroundings() | read(report)
     records.write(RECORD, found)
