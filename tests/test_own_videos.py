@@ -126,7 +126,7 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path, provoked):
             "group anna is in both splits; give it one, or remove the column split",
         ),
         ("path,label\nx.mp4,a,b\n", r"line 2 has 3 cells, the first line 2; put a cell that holds a comma into quotes"),
-        ("path,label,grup\nx.mp4,a,b\n", "unknown column grup; known columns: path, label"),
+        ("path,label,weight\nx.mp4,a,b\n", "unknown column weight; known columns: path, label"),
         ("where,what\nx,a\n", "the first line names no column that is known; known columns: path, label"),
         ("x.mp4 a\ny.mp4 b c.d e\nz.mp4\n", "rows of 1 and of 2 words, and no first line that names columns"),
         ("path,label,label\nx.mp4,a,b\n", "column label is named twice in the first line; remove one"),
