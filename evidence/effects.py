@@ -11,7 +11,7 @@ must bear both:
 Source: the variance of two crossed groups, Cameron, Gelbach and Miller 2011. tests/test_effects.py tries it on
 simulated runs whose effects are known.
 
-Book: the page on experiments, and the ledger.
+Book: the page on what makes a small JEPA learn, and the ledger.
 """
 
 from collections.abc import Sequence

@@ -14,7 +14,7 @@ Written down before the first run:
 Differences from what V-JEPA's own ablations ask: three quarters hidden leaves four of sixteen cells, and a block is one
 rectangle, since sixteen cells are too few for a union of several. Two of the six are what `adapted` changes of V-JEPA.
 
-Book: the page on experiments.
+Book: the page on what makes a small JEPA learn.
 """
 
 import json
@@ -126,7 +126,7 @@ def trial(number: int, levels: dict[str, int]) -> Trial:
     change: Callable[[Settings], Settings] = partial(changed, levels=levels)
     objective = OBJECTIVES[levels["mask"], levels["loss"]]
     name = f"factorial-{number:02d}"
-    return Trial(name, "factorial", FIRST_SEED + number, change, objective, levels=levels)
+    return Trial(name, FIRST_SEED + number, change, objective, levels=levels)
 
 
 TRIALS = [trial(number, levels) for number, levels in enumerate(design())]

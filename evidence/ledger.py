@@ -164,12 +164,12 @@ def claimed(_: Path, studies: Path, study: str, place: str, test: str) -> dict[s
     return over_seeds(values, test, loaded(len(values)))
 
 
-def of_factorial(_: Path, __: Path, name: str, sign: str, trials: Path | None = None) -> dict[str, Any]:
+def of_factorial(_: Path, __: Path, name: str, sign: str) -> dict[str, Any]:
     """What a choice of the factorial does: the other way less the first one, or with sign -1 the first less the other.
 
     Its p is as it is; the ledger corrects it in the claim's family.
     """
-    cards = factorial.finished(*filter(None, [trials]))
+    cards = factorial.finished()
     found, way = factorial.effects_of(cards).loc[name], int(sign)
     low, high = sorted((way * found.low, way * found.high))
     one, other = factorial.FACTORS[name][::way]

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from evidence.baselines import BASELINES
 from evidence.experiments import trained
@@ -116,7 +115,6 @@ def card(path: Path, bundled: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: a column `group` must name at least two persons")
     settings = config.settings("laptop", "adapted")
     clips = data.load_clips(settings, videos.assign(split="pretrain"))  # every video is learned from in its turn
-    torch.manual_seed(0)
     facts = {"videos": len(clips.videos), "persons": int(videos.group.nunique()), "clips": CLIPS}
     facts |= {"classes": sorted({*clips.videos.label}), "encoder": bundled.name, "settings": store.plain(settings)}
     return facts | {"answers": answers(settings, clips, bundled)}

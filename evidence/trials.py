@@ -1,6 +1,6 @@
 """Runs behind the evidence: one training of a few minutes each, judged by the same readouts, with one card each.
 
-A list of trials is committed before the first of them is run: `factorial` and `arms`. What is finished has a card in
+A list of trials, such as `factorial`, is committed before the first of them is run. What is finished has a card in
 data/trials, and is not done again; a run that was killed goes on from its checkpoint.
 
 Two processes with one thread each do more than one with two:
@@ -49,21 +49,17 @@ class Trial:
 
     Attributes:
         name: of the trial and its card.
-        group: what the trials of one list and setting have in common.
         seed: of weights, masks, order of the videos and readouts.
         change: what is changed of the settings that all trials share.
         objective: in place of that of the recipe.
-        data: what is changed of the clips that are trained on.
         levels: of the factors of a factorial, -1 or 1.
         trained: False: random weights are judged.
     """
 
     name: str
-    group: str
     seed: int
     change: Callable[[Settings], Settings] = lambda settings: settings
     objective: type[JEPA] | None = None
-    data: Callable[[Clips], Clips] = lambda clips: clips
     levels: Mapping[str, int] = field(default_factory=dict)
     trained: bool = True
 
@@ -106,7 +102,7 @@ def encoder_of(trial: Trial, settings: Settings, clips: Clips) -> tuple[Encoder,
     """The encoder of a trial, trained or found again, the name of its run, and how the run went."""
     if not trial.trained:
         return new_encoder(settings.model, settings.grid, trial.seed), f"random weights {trial.seed}", {}
-    run = pretraining.run(settings, trial.data(clips), objective=trial.objective)
+    run = pretraining.run(settings, clips, objective=trial.objective)
     watched = checkpoints.read_metrics(run).dropna(subset=["spread"])
     course = {"step": watched.step.tolist()}
     for key in ("loss", "similarity", "spread", "effective_rank", "quick_probe"):
@@ -124,7 +120,7 @@ def card(trial: Trial, clips: Clips) -> dict[str, Any]:
     right = right_answers(encoder, run, settings, clips, tasks)
     several = clips.training[np.linspace(0, len(clips.training) - 1, SEEN_TWICE).astype(int)]
     features = encode(encoder, several.reshape(-1, *several.shape[2:])).unflatten(0, several.shape[:2])
-    facts = {"trial": trial.name, "group": trial.group, "seed": trial.seed, "levels": dict(trial.levels), "run": run}
+    facts = {"trial": trial.name, "seed": trial.seed, "levels": dict(trial.levels), "run": run}
     facts |= {"objective": trial.objective and trial.objective.__name__, "settings": settings.as_dict()}
     found = {key: {"n": len(of), "right": int(of.sum()), "by_video": packed(of)} for key, of in right.items()}
     return {**facts, "course": course, "lidar": round(lidar(features), 3), "answers": found}

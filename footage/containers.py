@@ -1,4 +1,4 @@
-"""What the first bytes of a file say of its frames: do they have times of their own, and are they mirrored?
+"""What the header of a file says of its frames: do they have times of their own, and are they mirrored?
 
 Nothing is decoded here. Both answers only choose the way of reading, see `footage.videos`. Book: chapter 1.
 """
@@ -9,21 +9,23 @@ from typing import BinaryIO
 import numpy as np
 
 HEAD = 2048  # bytes that are looked at
+MOST_INDEX = 2**26  # bytes of an index that are read
 SYNC = 0x47  # first byte of every packet of a transport stream
 PACKETS = (188, 192, 204)  # bytes of a packet: broadcast, camcorder, with error correction
 START_CODES = (b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"\x00\x00\x01\x09", b"\x00\x00\x00\x01")  # MPEG, H.264
 
 
-def without_times(path: Path) -> bool:
-    """Whether a file is AVI, an MPEG stream or a bare stream of pictures.
+def is_avi(path: Path) -> bool:
+    """Whether a file is AVI: no times of frames inside, so that those stored in another order are found wrongly."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    return head[:4] == b"RIFF" and head[8:] == b"AVI "
 
-    These keep no index of times at which frames are shown, or none that can be sought in when frames are stored in
-    another order than they are shown (B-frames).
-    """
+
+def is_stream(path: Path) -> bool:
+    """Whether a file is an MPEG stream or a bare stream of pictures, without an index that can be sought in."""
     with path.open("rb") as file:
         head = file.read(HEAD)
-    if head[:4] == b"RIFF" and head[8:12] == b"AVI ":
-        return True
     return head.startswith(START_CODES) or any(_transport(head, size) for size in PACKETS)
 
 
@@ -39,22 +41,22 @@ def mirrored(path: Path) -> bool:
     Source: ISO/IEC 14496-12, track header box: nine numbers, of which four turn and mirror the picture.
     """
     with path.open("rb") as file:
-        return any(not _is_turn(matrix) for matrix in _matrices(_index(file)))
+        return any(not _is_turn(matrix) for matrix in _matrices(_index(file, path.stat().st_size)))
 
 
-def _index(file: BinaryIO) -> bytes:
-    """The content of the box ``moov``, wherever it is; empty if there is none."""
-    while len(header := file.read(8)) == 8:
-        size, kind = int.from_bytes(header[:4], "big"), header[4:]
-        if not kind.isalnum() and kind != b"\xa9xyz":
-            return b""
-        long = size == 1
-        size = int.from_bytes(file.read(8), "big") if long else size
+def _index(file: BinaryIO, end: int) -> bytes:
+    """The content of the box ``moov`` of a file of ``end`` bytes, wherever it is; empty if there is none."""
+    start = 0
+    while start + 8 <= end:
+        file.seek(start)
+        size, kind = int.from_bytes(file.read(4), "big"), file.read(4)
+        if size == 1:  # the size follows, in 64 bits
+            size = int.from_bytes(file.read(8), "big")
         if kind == b"moov":
-            return file.read(size - 8 if size >= 8 else -1)
-        if size < 8:
+            return file.read(min(size or end, end - start, MOST_INDEX))
+        if size < 8 or not kind.isalnum():
             return b""
-        file.seek(size - (16 if long else 8), 1)
+        start += size
     return b""
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from footage.containers import without_times
+from footage.containers import is_avi, is_stream
 from picojepa import require
 
 SUFFIXES = frozenset(
@@ -46,7 +46,7 @@ def is_video(path: Path) -> bool:
     except OSError:
         return False
     signed = any(head[place : place + len(sign)] == sign for place, sign in SIGNS)
-    return (signed and head[8:12] not in PICTURES) or without_times(path)
+    return (signed and head[8:12] not in PICTURES) or is_avi(path) or is_stream(path)
 
 
 def find_videos(folder: Path) -> tuple[list[Path], list[str]]:

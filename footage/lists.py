@@ -108,11 +108,8 @@ def _with_counterpart(path: Path) -> tuple[pd.DataFrame, list[str]]:
     if {*splits.values()} != {*SPLITS}:
         return table, []
     parts = [tables.read_table(other, known).assign(split=split) for other, split in splits.items()]
-    named = {
-        name: label for part in parts if "label" in part for name, label in zip(part.path, part.label, strict=True)
-    }
     said = " and ".join(f"{other.name} ({splits[other]})" for other in beside)
-    return pd.concat(parts) if named else table, [f"read together: {said}"]
+    return pd.concat(parts), [f"read together: {said}"]
 
 
 def _moments(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
@@ -135,32 +132,35 @@ def _moments(table: pd.DataFrame, path: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def _base(folder: Path, names: pd.Series) -> Path:
-    """Where relative paths begin: at the list, or in a folder beside or above it if only there the first one is."""
-    first = next((name for name in names if not Path(name).is_absolute()), None)
-    near = [folder, folder.parent, *(p for p in (*folder.iterdir(), *folder.parent.iterdir()) if p.is_dir())]
-    return next((place for place in near if first and os.path.isfile(place / first)), folder)
+    """Where relative paths begin: at the list or, if none of its files is there, in the folder near it with most."""
+    relative = [name for name in names if not Path(name).is_absolute()]
+
+    def count(place: Path) -> int:
+        return sum(os.path.isfile(place / name) for name in relative)
+
+    if count(folder) or not relative:
+        return folder
+    near = [p for p in (folder.parent, *folder.iterdir(), *folder.parent.iterdir()) if p.is_dir()]
+    best = max(near, key=count)
+    return best if count(best) else folder
 
 
-@cache
-def _names_in(folder: Path) -> dict[str, str]:
-    """The files below a folder by their names in one Unicode form."""
-    files = (Path(where, name) for where, _, names in os.walk(folder) for name in names)
-    return {unicodedata.normalize("NFC", str(path)): str(path) for path in files}
-
-
-def _on_disk(folder: Path, name: str) -> str:
-    """The absolute path of a name, in the Unicode form that the disk has."""
-    path = os.path.realpath(folder / name)
-    if name.isascii() or os.path.exists(path):
-        return path
-    return _names_in(folder.resolve()).get(unicodedata.normalize("NFC", path), path)
+def _on_disk(folder: Path, names: pd.Series) -> pd.Series:
+    """The absolute paths of names, in the Unicode form that the disk has."""
+    paths = names.map(lambda name: os.path.realpath(folder / name))
+    lost = [path for path in paths if not path.isascii() and not os.path.exists(path)]
+    if not lost:
+        return paths
+    files = (os.path.join(where, name) for where, _, inside in os.walk(folder.resolve()) for name in inside)
+    found = {unicodedata.normalize("NFC", path): path for path in files}
+    return paths.replace({path: found.get(unicodedata.normalize("NFC", path), path) for path in lost})
 
 
 def _checked(table: pd.DataFrame, where: Path, folder: Path) -> pd.DataFrame:
     """The table with absolute paths, split and labelled; raises as `read_list` says."""
     odd = [repr(name) for name in table.path if name.encode(errors="ignore").decode() != name]
     refuse(where, odd, "{} is no usable path; rename the file or remove it")
-    inside, paths = folder.resolve(), table.path.map(lambda name: _on_disk(folder, name))
+    inside, paths = folder.resolve(), _on_disk(folder, table.path)
     away = table.path[[not Path(path).is_relative_to(inside) for path in paths]]
     remedy = "put the video (no link to it) into that folder, or the CSV into a folder that holds all videos"
     refuse(where, away, f"{{}} leads out of {inside}; {remedy}")

@@ -31,6 +31,7 @@ CHUNK = 64  # videos decoded between two notes of progress
 PIXEL_LIMIT = 8192 * 8192  # of one frame; larger ones are refused before anything is decoded
 HOURS_LIMIT = 12  # of one video
 TIMEOUT = 120.0  # seconds that a worker may take for one video
+PROGRAM_TIMEOUT = 100.0  # seconds that FFmpeg's program may take for one, so that its own message is heard
 BATCH_BYTES = 4_000_000  # of decoded clips that a worker hands over at a time
 LAST_MOMENT = 1e-3  # seconds before the end of a video at which its last frame is asked for
 REMEDY = "remove it from the list or encode it again"
@@ -83,7 +84,7 @@ def _open(path: str | Path, size: int | None) -> tuple[VideoDecoder, str]:
     with _explained(path, "not readable as video"):
         _require(os.path.isfile(path), path, "no such video file; check the path or generate the data again")
         _require(os.path.getsize(path) > 0, path, "the file is empty; fetch or generate it again")
-        if containers.without_times(Path(path)) or containers.mirrored(Path(path)):
+        if _needs_program(Path(path)):
             return through_program(path, size)
     try:
         with _explained(path, "not readable as video"):
@@ -91,6 +92,16 @@ def _open(path: str | Path, size: int | None) -> tuple[VideoDecoder, str]:
     except VideoError as error:
         return _second_way(path, size, error)
     return _allowed(decoder, path), ""
+
+
+def _needs_program(path: Path) -> bool:
+    """Whether torchcodec would not find the right frames of a file, or not turn them as a player does."""
+    if containers.is_avi(path):
+        command = ["ffprobe", "-v", "quiet", "-select_streams", "V:0", "-of", "csv=p=0"]
+        command += ["-show_entries", "stream=has_b_frames", str(path)]
+        said = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False).stdout
+        return said.strip() != b"0"  # frames in the order in which they are shown are found by counting
+    return containers.is_stream(path) or containers.mirrored(path)
 
 
 def _second_way(path: str | Path, size: int | None, error: VideoError) -> tuple[VideoDecoder, str]:
@@ -118,13 +129,19 @@ def through_program(path: str | Path, size: int | None = None) -> tuple[VideoDec
     seek, but needs no index and knows every orientation.
 
     Raises:
-        VideoError: the program shows nothing, or takes longer than `TIMEOUT`.
+        VideoError: the program shows nothing, or takes longer than `PROGRAM_TIMEOUT`.
     """
     picture = "scale,format=rgb24" + (f",scale={size}:{size}:flags=bilinear" if size else "")
     command = ["ffmpeg", "-v", "error", "-nostdin", "-threads", "1", "-max_pixels", str(PIXEL_LIMIT), "-i", str(path)]
     command += ["-map", "0:V:0", "-fps_mode", "passthrough", "-vf", picture, "-c:v", "ffv1", "-f", "nut", "-"]
     with _explained(path, "not readable as video"):
-        done = subprocess.run(command, capture_output=True, timeout=TIMEOUT, check=False)
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=PROGRAM_TIMEOUT, check=False)
+        except subprocess.TimeoutExpired as error:
+            slow = f"FFmpeg's program takes longer than {PROGRAM_TIMEOUT:g} s for all of it; cut it into parts, or "
+            raise VideoError(
+                f"{path}: {slow}put it into another container (ffmpeg -i IN -c:v libx264 OUT.mp4)"
+            ) from error
         said = [line for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
         complaint = re.sub(r"^(\[[^]]*\] )+", "", said[0]) if said else ""
         _require(bool(done.stdout), path, f"not readable as video ({complaint or 'nothing is shown'}); {REMEDY}")

@@ -130,8 +130,8 @@ def main() -> int:
             clip = read_clips(path, door.settings.clip, [0.5]).numpy()
         except VideoError as error:
             failed += 1
-            line = json.dumps({"video": str(path), "error": str(error)}) if asked.json else str(error)
-            sys.stdout.write(f"{line}\n\n")
+            line = json.dumps({"video": str(path), "error": str(error)}) if asked.json else f"{error}\n"
+            sys.stdout.write(f"{line}\n")
             continue
         table = classify_clip(clip, door.encoder, door.heads, door.classes)
         picture = where / f"{store.digest(str(path.resolve()))}.png"

@@ -59,7 +59,7 @@ def test_files_and_folders_in_one_start_and_a_bad_file_costs_itself_only(asked, 
         shutil.copy(CLIPS / "abseiling.mp4", tmp_path / "some" / name)
     (tmp_path / "bad.mp4").write_text("no video")
     status, said = asked("--json", tmp_path / "bad.mp4", CLIPS / "applauding.mp4", tmp_path / "some")
-    lines = [json.loads(line) for line in said.splitlines() if line]
+    lines = [json.loads(line) for line in said.splitlines()]
     assert status == 1
     assert "not readable as video" in lines[0]["error"]
     assert len(lines) == 4

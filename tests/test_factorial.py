@@ -82,7 +82,7 @@ def test_a_card_keeps_every_answer(noise, tiny, cache, monkeypatch):
 
     rows = np.arange(8)
     task = Task(("a", "b"), rows[:4], rows[4:8], labels, labels)
-    card = trials.card(trials.Trial("some", "group", 3, trained=False), noise)
+    card = trials.card(trials.Trial("some", 3, trained=False), noise)
     for key, found in card["answers"].items():
         answers = trials.unpacked(found["by_video"], found["n"])
         assert (answers.sum(), len(answers)) == (found["right"], 4), key

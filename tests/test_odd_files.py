@@ -17,7 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 
-from footage import videos
+from footage import containers, videos
 from footage.videos import VideoError
 from picojepa.clips import ClipConfig
 
@@ -159,6 +159,32 @@ def test_a_stream_without_an_index_is_read(tmp_path, kind, provoked):
     ffmpeg(*LONG, *options, tmp_path / name)
     assert_as_a_player_shows(tmp_path / name)
     provoked("a stream without an index of times", "decoding")
+
+
+@pytest.mark.parametrize(("kind", "note"), [("XviD", "through FFmpeg's program"), ("every picture whole", "")])
+def test_avi_goes_through_the_program_only_where_frames_lie_in_another_order(tmp_path, kind, note):
+    """An hour of plain AVI can be sought in; to decode all of it would take longer than allowed."""
+    name, *options = STREAMS[kind]
+    ffmpeg(*LONG, *options, tmp_path / name)
+    assert videos.read_batch([(0, str(tmp_path / name), [0.0, 1.0])], CLIP)[0][1]["note"] == note
+
+
+def test_a_file_that_takes_the_program_too_long_is_refused_with_the_remedy(tmp_path, monkeypatch, provoked):
+    name, *options = STREAMS["XviD"]
+    ffmpeg(*LONG, *options, tmp_path / name)
+    monkeypatch.setattr(videos, "PROGRAM_TIMEOUT", 1e-3)
+    with pytest.raises(VideoError, match=r"takes longer than 0.001 s for all of it; cut it into parts, or put it"):
+        videos.open_video(tmp_path / name)
+    provoked("a stream without an index of times", "decoding")
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 2**31, 2**32 - 1])
+def test_an_index_of_absurd_size_is_no_trouble(tmp_path, size):
+    """The boxes of a damaged file may claim any size, also one in 64 bits."""
+    for head in (b"moov", b"free"):
+        for long in (b"", b"\xff" * 8):
+            (tmp_path / "x.mp4").write_bytes(size.to_bytes(4, "big") + head + long + b"tkhd" + bytes(20))
+            assert not containers.mirrored(tmp_path / "x.mp4")
 
 
 @pytest.mark.parametrize(("kind", "unit"), [("broadcast", 188), ("disc", 2048), ("H.264 in AVI", 0)])

@@ -109,6 +109,18 @@ def test_split_lists_of_ucf101(tmp_path):
         assert all(os.path.isfile(path) for path in table.path)
 
 
+def test_a_list_with_its_own_videos_does_not_look_elsewhere(tmp_path):
+    """The first file is missing here and there is one of that name in the data set beside: still the list's own."""
+    a_folder(tmp_path / "one", {"jab": 3})
+    a_folder(tmp_path / "other", {"jab": 4})
+    (tmp_path / "one" / "list.csv").write_text(
+        "path,label\njab/3.mp4,jab\n" + "".join(f"jab/{i}.mp4,jab\n" for i in range(3))
+    )
+    table, remarks = lists.read_list(tmp_path / "one" / "list.csv")
+    assert all(path.startswith(f"{tmp_path}/one/") for path in table.path)
+    assert remarks == []
+
+
 def test_kinetics_own_list(tmp_path, provoked):
     """Some of the moments are there, as files named after them; the rest is counted."""
     text = "label,youtube_id,time_start,time_end,split\n"
