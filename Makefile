@@ -68,6 +68,7 @@ classify: $(STAMP)  ## ask the trained model about videos: make classify VIDEO="
 	@$(BIN)/python -m picojepa.classify $(VIDEO) $(ARGS)
 
 experiments: $(STAMP)  ## run the experiments behind the book and the studies of their encoders (hours)
+	$(BIN)/python -m evidence.trials
 	$(BIN)/python -m evidence.experiments
 	$(BIN)/python -m evidence.studies
 
